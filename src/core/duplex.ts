@@ -1,0 +1,47 @@
+/**
+ * The one shape of a two-way byte pipe: a TCP or TLS socket, a lane's carrier (QUIC stream, WebSocket connection),
+ * and a stream inside a lane all look like this. It keeps two rules: accepted bytes always arrive (end, then linger),
+ * and unread bytes are bounded (the receiver says what it consumed; the sender is told to wait).
+ */
+
+import type { SallyError } from "./errors.ts";
+
+export interface DuplexHandler {
+  /** Bytes from the peer. The receiver owns the chunk and must report it with `consume` once it is done with it. */
+  onData(chunk: Uint8Array): void;
+  /** The peer ended its direction cleanly; no `onData` follows. Ours stays open. */
+  onEnd(): void;
+  /** The queue that made `write` return false has emptied below its low mark. */
+  onDrain(): void;
+  /** The last call, exactly once unless we called `reset`: without an error after both directions ended cleanly. */
+  onClose(error: SallyError | undefined): void;
+}
+
+export interface Duplex {
+  /** Receives the events. Set synchronously by whoever obtains the pipe, before control returns to the event loop. */
+  handler: DuplexHandler;
+  /** Bytes that were written here and have not been handed on yet. */
+  readonly queuedBytes: number;
+  /** Queues bytes; they are always accepted, and must not be changed afterwards. False: wait for `onDrain`. After close it is ignored. */
+  write(chunk: Uint8Array): boolean;
+  /** Ends our direction once everything queued is sent. Idempotent. */
+  end(): void;
+  /** Drops both directions at once; the peer sees an abort, never a clean end. No handler call follows. Idempotent. */
+  reset(error: SallyError): void;
+  /** Says that `byteCount` bytes of those delivered are done with, so the peer may send as many more. */
+  consume(byteCount: number): void;
+}
+
+/** A stream to an origin, as the exit hands it out. */
+export interface DialledStream extends Duplex {
+  /**
+   * Bytes of ours that reached the origin's socket, as the last FIN or RESET of the peer reported; undefined until
+   * then. Zero means that nothing of the request was seen, so any method may be replayed.
+   */
+  readonly deliveredBytes: number | undefined;
+  /** True once the agent said OPENED, or sent data. */
+  readonly isOpened: boolean;
+}
+
+/** A handler that ignores everything, for the moment between two owners. */
+export const idleHandler: DuplexHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };

@@ -1,0 +1,77 @@
+/**
+ * Every bound of the program in one place: queues, buffers, waits, retries. Each has a test that reaches it.
+ * Those that an operator may change are defaults of the configuration schema; the others are fixed by the protocol.
+ */
+
+export const limits = {
+  // Wire (docs/protocol.md).
+  frameHeaderBytes: 8,
+  framePayloadBytes: 64 * 1024,
+  streamWindowInitialBytes: 64 * 1024,
+  streamWindowMaxBytes: 4 * 1024 * 1024,
+  laneSendQueueBytes: 256 * 1024,
+  laneQuantumBytes: 16 * 1024,
+  lanesPerLink: 8,
+  lanesPerLinkMax: 32,
+  streamsPerLink: 10_000,
+  controlMessageBytes: 64 * 1024,
+  processWindowBudgetBytes: 512 * 1024 * 1024,
+  openWaitersMax: 1_000,
+  openWaitMs: 5_000,
+  pingAfterMs: 2_000,
+  linkDeadAfterMs: 6_000,
+  handshakeMs: 10_000,
+
+  // Transports.
+  websocketFallbackAfterMs: 250,
+  quicReturnEveryMs: 20_000,
+  connectMs: 10_000,
+  reconnectBackoffMinMs: 200,
+  reconnectBackoffMaxMs: 15_000,
+  pendingHandshakes: 1_000,
+
+  // Sockets.
+  socketQueueHighBytes: 256 * 1024,
+  socketQueueLowBytes: 64 * 1024,
+  socketReadHighBytes: 256 * 1024,
+  socketLingerMs: 5_000,
+
+  // HTTP/1.1 heads and bodies.
+  requestLineBytes: 16 * 1024,
+  headBytes: 64 * 1024,
+  headFields: 200,
+  headMs: 15_000,
+  trailerBytes: 16 * 1024,
+  chunkExtensionBytes: 4 * 1024,
+  bodyMinRateBytesPerSecond: 100,
+  bodyStallMs: 30_000,
+  replyHeadMs: 300_000,
+  replyHeadBytes: 256 * 1024,
+  interimReplies: 32,
+  keepAliveIdleMs: 75_000,
+  drainedEarlyReplyBytes: 64 * 1024,
+  replayBodyBytes: 64 * 1024,
+  pipelinedRequests: 32,
+  connectionsPerVisitor: 2_000,
+  connections: 50_000,
+
+  // The edge's pool of streams to origins.
+  pooledIdleMs: 4_000,
+  pooledIdlePerTunnel: 1_024,
+  retryShare: 0.1,
+
+  // Trust and names.
+  agentCertificateMs: 24 * 60 * 60 * 1_000,
+  renewAfterExpiryMs: 30 * 24 * 60 * 60 * 1_000,
+  nameLeaseMs: 30 * 24 * 60 * 60 * 1_000,
+  nameQuarantineMs: 24 * 60 * 60 * 1_000,
+  namesPerIdentity: 100,
+  nameBytes: 63,
+  tunnelsPerLink: 200,
+  revocationPollMs: 1_000,
+  enrolmentsPerMinutePerAddress: 30,
+  probeMs: 5_000,
+  drainGraceMs: 30_000,
+} as const;
+
+export type Limits = { readonly [K in keyof typeof limits]: number };

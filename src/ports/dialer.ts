@@ -1,0 +1,36 @@
+/**
+ * The idea that holds the parts together: above this line everything is a dialled stream to an origin; below it, which
+ * agent, node or transport carries the stream. See docs/protocol.md for how a preamble travels.
+ */
+
+import type { Address } from "../core/address.ts";
+import type { DialledStream } from "../core/duplex.ts";
+
+/**
+ * `http`: pooled, carries no visitor. `raw`: one visitor's bytes. `probe`: the agent answers itself, to prove the path.
+ */
+export type StreamProtocol = "http" | "raw" | "probe";
+
+export interface DialRequest {
+  /** Name of the tunnel, lower case. */
+  readonly tunnel: string;
+  readonly protocol: StreamProtocol;
+  /** Who asks: for logs, raw streams and the PROXY protocol. Absent on pooled streams. */
+  readonly visitor?: Address;
+  /** Prefer another agent than the one that just failed (link id), if there is one. */
+  readonly avoidLink?: string;
+}
+
+export interface DialResult {
+  readonly stream: DialledStream;
+  /** Which link carries it: to avoid on a retry, to group a pool, to name in logs. */
+  readonly linkId: string;
+}
+
+export interface Dialer {
+  /**
+   * Opens a stream at once; data may be written before the origin has answered, a refusal arrives as `onClose`.
+   * @throws SallyError TUNNEL_UNKNOWN, TUNNEL_OFFLINE, OVERLOADED, STREAM_LIMIT, DRAINING
+   */
+  dial(request: DialRequest): DialResult;
+}
