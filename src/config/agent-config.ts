@@ -1,0 +1,49 @@
+/** What a user may set for an agent: the schema of sally.yaml and of `sally http`. */
+
+import { z } from "zod";
+import { limits } from "../core/limits.ts";
+import { nameField } from "./fields.ts";
+
+const hostHeaderPattern = /^[A-Za-z0-9._:[\]-]+$/;
+
+export const tunnelConfigSchema = z
+  .object({
+    target: z
+      .union([z.string(), z.number().int().transform(String)])
+      .describe("PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH."),
+    name: nameField.optional().describe("Public name; derived from identity, folder and target when absent."),
+    host: z
+      .string()
+      .regex(hostHeaderPattern, "use preserve, rewrite or a host name")
+      .default("preserve")
+      .describe("The Host field that the origin sees: preserve, rewrite (the target's own) or a value."),
+    shared: z.boolean().default(false).describe("Let other installations of the same owner serve this name too."),
+  })
+  .strict();
+
+export const agentConfigSchema = z
+  .object({
+    edge: z
+      .union([z.string(), z.array(z.string()).min(1).max(16)])
+      .optional()
+      .describe(
+        "URL of the node's tunnel port, such as https://tunnels.example.com:7443; more than one is tried in turn.",
+      ),
+    tokenFile: z.string().optional().describe("File with a join token, needed once to enrol."),
+    transport: z.enum(["auto", "quic", "websocket"]).default("auto").describe("How to link to the node."),
+    lanes: z
+      .number()
+      .int()
+      .min(1)
+      .max(limits.lanesPerLinkMax)
+      .default(limits.lanesPerLink)
+      .describe("Lanes in the link."),
+    inspect: z.string().default("off").describe("Address of the local inspector, or off."),
+    logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
+    tunnels: z.array(tunnelConfigSchema).min(1).max(limits.tunnelsPerLink).describe("What to serve."),
+  })
+  .strict();
+
+export type TunnelSettings = z.output<typeof tunnelConfigSchema>;
+export type AgentConfig = z.output<typeof agentConfigSchema>;
+export type AgentConfigInput = z.input<typeof agentConfigSchema>;

@@ -1,0 +1,58 @@
+/** What a tunnel points to: PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH, parsed once. */
+
+import { SallyError } from "../core/errors.ts";
+import { formatAddress } from "../core/address.ts";
+import { parseAddress } from "./fields.ts";
+
+export interface OriginTarget {
+  readonly endpoint:
+    | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+    | { readonly kind: "unix"; readonly path: string };
+  /** TLS to the origin, with its certificate verified. */
+  readonly isTls: boolean;
+  /** Put before every request target; without a slash at the end, empty for none. */
+  readonly pathPrefix: string;
+  /** How people write it: `localhost:3000`. */
+  readonly label: string;
+  /** What the Host field says when it is rewritten: the default port of the scheme is left out. */
+  readonly hostHeader: string;
+}
+
+function usage(text: string, why: string): SallyError {
+  return new SallyError(
+    "USAGE",
+    `"${text}" is not a target (${why}): use PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH`,
+  );
+}
+
+function tcpTarget(host: string, port: number, isTls: boolean, pathPrefix: string): OriginTarget {
+  const label = formatAddress({ host, port });
+  const isDefaultPort = port === (isTls ? 443 : 80);
+  const hostHeader = isDefaultPort ? label.slice(0, label.lastIndexOf(":")) : label;
+  return { endpoint: { kind: "tcp", host, port }, isTls, pathPrefix, label, hostHeader };
+}
+
+function parseUrl(text: string): OriginTarget {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined) throw usage(text, "the URL is malformed");
+  if (url.username !== "" || url.password !== "") throw usage(text, "a target holds no user or password");
+  if (url.search !== "" || url.hash !== "") throw usage(text, "a target has no query or fragment");
+  const isTls = url.protocol === "https:";
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  const port = url.port === "" ? (isTls ? 443 : 80) : Number(url.port);
+  return tcpTarget(host, port, isTls, url.pathname.replace(/\/+$/, ""));
+}
+
+/** @throws SallyError USAGE with the forms that are understood */
+export function parseOriginTarget(text: string): OriginTarget {
+  if (/^https?:\/\//i.test(text)) return parseUrl(text);
+  if (text.startsWith("unix:")) {
+    const path = text.slice("unix:".length);
+    if (path === "") throw usage(text, "the path is missing");
+    return { endpoint: { kind: "unix", path }, isTls: false, pathPrefix: "", label: text, hostHeader: "localhost" };
+  }
+  const address = /^\d+$/.test(text) ? parseAddress(`localhost:${text}`) : parseAddress(text);
+  if (address === undefined) throw usage(text, "the port is missing or out of range");
+  if (address.port === 0) throw usage(text, "port 0 is nobody's");
+  return tcpTarget(address.host, address.port, false, "");
+}
