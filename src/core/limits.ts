@@ -62,6 +62,12 @@ export const limits = {
 
   // Trust and names.
   agentCertificateMs: 24 * 60 * 60 * 1_000,
+  nodeCertificateMs: 90 * 24 * 60 * 60 * 1_000,
+  caCertificateMs: 20 * 365 * 24 * 60 * 60 * 1_000,
+  certificateBackdateMs: 24 * 60 * 60 * 1_000,
+  certificateBytes: 4 * 1024,
+  certificateCacheMax: 2_000,
+  clockSkewMs: 60_000,
   renewAfterExpiryMs: 30 * 24 * 60 * 60 * 1_000,
   nameLeaseMs: 30 * 24 * 60 * 60 * 1_000,
   nameQuarantineMs: 24 * 60 * 60 * 1_000,
@@ -70,6 +76,15 @@ export const limits = {
   tunnelsPerLink: 200,
   revocationPollMs: 1_000,
   enrolmentsPerMinutePerAddress: 30,
+  rateLimitedAddressesMax: 10_000,
+  proofAgeMs: 5 * 60 * 1_000,
+  proofNoncesMax: 20_000,
+  apiBodyBytes: 16 * 1024,
+  apiListMax: 1_000,
+  auditRecordsMax: 100_000,
+  generatedNameAttempts: 64,
+  tokenPatternsMax: 100,
+  revocationCacheMax: 20_000,
   probeMs: 5_000,
   drainGraceMs: 30_000,
 } as const;

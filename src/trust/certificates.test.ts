@@ -1,0 +1,258 @@
+import { beforeAll, describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { concatBytes } from "../core/bytes.ts";
+import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
+import {
+  type Ca,
+  certificateTimes,
+  createCa,
+  issueCertificate,
+  keyFingerprint,
+  loadCa,
+  loadCaCertificate,
+  nodeServerName,
+  verifyCertificate,
+} from "./certificates.ts";
+import { readCertificate } from "./certificate-reader.ts";
+import {
+  ecdsaKey,
+  ecdsaSha256,
+  exportPrivateKey,
+  generateKeyPair,
+  importKeyPair,
+  importPublicKey,
+  type KeyPair,
+} from "./key-pair.ts";
+import { decodePem, encodePem } from "./pem.ts";
+import { loadX509 } from "./x509.ts";
+
+const nowMs = Date.UTC(2026, 5, 1);
+let ca: Ca;
+let pems: { keyPem: string; certificatePem: string };
+let keys: KeyPair;
+
+beforeAll(async () => {
+  const made = await createCa({ nowMs });
+  ca = made.ca;
+  pems = made;
+  keys = await generateKeyPair();
+});
+
+function issue(overrides: Partial<Parameters<typeof issueCertificate>[0]> = {}): Promise<Uint8Array> {
+  return issueCertificate({
+    ca,
+    publicKeySpki: keys.publicKeySpki,
+    role: "agent",
+    identity: "ada",
+    installation: "Laptop-1.home",
+    tokenId: "tok_1",
+    nowMs,
+    notAfterMs: nowMs + limits.agentCertificateMs,
+    ...overrides,
+  });
+}
+
+/** A certificate that our CA really signed, with extensions of the test's choice. */
+async function issueOdd(options: {
+  uri: string;
+  usages: string[];
+  dns?: string[];
+  isCa?: boolean;
+  curve?: string;
+}): Promise<Uint8Array> {
+  const x509 = await loadX509();
+  const { publicKey } = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: options.curve ?? "P-256" }, true, [
+    "sign",
+    "verify",
+  ]);
+  const built = await x509.X509CertificateGenerator.create({
+    subject: "CN=odd",
+    issuer: new x509.X509Certificate(ca.certificate as Uint8Array<ArrayBuffer>).subjectName,
+    notBefore: new Date(nowMs - 1_000),
+    notAfter: new Date(nowMs + 1_000_000),
+    signingAlgorithm: { ...ecdsaKey, ...ecdsaSha256 },
+    publicKey,
+    signingKey: ca.privateKey,
+    extensions: [
+      new x509.BasicConstraintsExtension(options.isCa ?? false, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension(options.usages),
+      new x509.SubjectAlternativeNameExtension([
+        { type: "url", value: options.uri },
+        ...(options.dns ?? []).map((value) => ({ type: "dns" as const, value })),
+      ]),
+    ],
+  });
+  return new Uint8Array(built.rawData);
+}
+
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+    return "none";
+  } catch (error) {
+    if (error instanceof SallyError) return error.code;
+    throw error;
+  }
+}
+
+const serverAuth = "1.3.6.1.5.5.7.3.1";
+const clientAuth = "1.3.6.1.5.5.7.3.2";
+
+describe("certificates", () => {
+  test("say whose they are", async () => {
+    const der = await issue();
+    expect(await verifyCertificate(der, ca, nowMs)).toEqual({
+      role: "agent",
+      identity: "ada",
+      installation: "Laptop-1.home",
+      tokenId: "tok_1",
+      notAfterMs: nowMs + limits.agentCertificateMs,
+      keyFingerprint: await keyFingerprint(der),
+    });
+    const node = await issue({ role: "node", identity: "node", tokenId: undefined, hosts: ["edge.example.org"] });
+    expect(await verifyCertificate(node, ca, nowMs)).toMatchObject({ role: "node", tokenId: undefined });
+    expect(readCertificate(node).dnsNames).toEqual([nodeServerName, "edge.example.org"]);
+    expect(certificateTimes(node).notAfterMs).toBe(nowMs + limits.agentCertificateMs);
+  });
+
+  test("read the same in the library as in our reader", async () => {
+    const x509 = await loadX509();
+    const der = await issue({ role: "node", tokenId: undefined });
+    const theirs = new x509.X509Certificate(der as Uint8Array<ArrayBuffer>);
+    const ours = readCertificate(der);
+    expect(ours.notAfterMs).toBe(theirs.notAfter.getTime());
+    expect(ours.notBeforeMs).toBe(theirs.notBefore.getTime());
+    expect(ours.publicKeySpki).toEqual(new Uint8Array(theirs.publicKey.rawData));
+    expect(ours.issuer).toEqual(new Uint8Array(theirs.issuerName.toArrayBuffer()));
+    expect(theirs.getExtension(x509.ExtendedKeyUsageExtension)?.usages.map(String)).toEqual([...ours.usages]);
+  });
+
+  test("hold until a minute after their end and from a minute before their beginning", async () => {
+    const der = await issue();
+    const endMs = nowMs + limits.agentCertificateMs;
+    expect(await codeOf(verifyCertificate(der, ca, endMs + limits.clockSkewMs))).toBe("none");
+    expect(await codeOf(verifyCertificate(der, ca, endMs + limits.clockSkewMs + 1))).toBe("CERTIFICATE_INVALID");
+    const startMs = nowMs - limits.certificateBackdateMs;
+    expect(await codeOf(verifyCertificate(der, ca, startMs - limits.clockSkewMs))).toBe("none");
+    expect(await codeOf(verifyCertificate(der, ca, startMs - limits.clockSkewMs - 1))).toBe("CERTIFICATE_INVALID");
+  });
+
+  test("of another CA are refused, also when it has the same name", async () => {
+    const other = (await createCa({ nowMs })).ca;
+    expect(await codeOf(verifyCertificate(await issue({ ca: other }), ca, nowMs))).toBe("CERTIFICATE_INVALID");
+    const liar: Ca = { ...ca, privateKey: other.privateKey };
+    expect(await codeOf(verifyCertificate(await issue({ ca: liar }), ca, nowMs))).toBe("CERTIFICATE_INVALID");
+  });
+
+  test("signed by a leaf instead of the CA are refused", async () => {
+    const leaf = await issue();
+    const fields = readCertificate(leaf);
+    expect(fields.isCa).toBe(false);
+    expect(await codeOf(loadCaCertificate(leaf))).toBe("CERTIFICATE_INVALID");
+    const fake: Ca = { ...ca, privateKey: keys.privateKey };
+    expect(await codeOf(verifyCertificate(await issue({ ca: fake }), ca, nowMs))).toBe("CERTIFICATE_INVALID");
+  });
+
+  test("with one bit changed anywhere are refused", async () => {
+    const der = await issue();
+    for (let i = 0; i < der.length; i += 3) {
+      const changed = der.slice();
+      changed[i] = changed[i]! ^ 0x01;
+      expect(await codeOf(verifyCertificate(changed, ca, nowMs))).toBe("CERTIFICATE_INVALID");
+    }
+  });
+
+  test("cut short or lengthened are refused", async () => {
+    const der = await issue();
+    for (const bytes of [
+      new Uint8Array(0),
+      der.subarray(0, 1),
+      der.subarray(0, -1),
+      concatBytes([der, new Uint8Array(1)]),
+    ]) {
+      expect(await codeOf(verifyCertificate(bytes, ca, nowMs))).toBe("CERTIFICATE_INVALID");
+    }
+    expect(await codeOf(verifyCertificate(new Uint8Array(limits.certificateBytes + 1), ca, nowMs))).toBe(
+      "CERTIFICATE_INVALID",
+    );
+  });
+
+  test("of a node need the role, the key usage and the name; of an agent none of them", async () => {
+    const good = { uri: "sally://node/node/n1", usages: [serverAuth, clientAuth], dns: [nodeServerName] };
+    expect(await codeOf(verifyCertificate(await issueOdd(good), ca, nowMs))).toBe("none");
+    const odd = [
+      { ...good, usages: [clientAuth] },
+      { ...good, usages: [serverAuth] },
+      { ...good, dns: ["example.org"] },
+      { ...good, isCa: true },
+      { ...good, uri: "sally://admin/node/n1" },
+      { ...good, uri: "sally://agent/ada/x" },
+      { ...good, uri: "https://node/node/n1" },
+      { ...good, curve: "P-384" },
+      { uri: "sally://agent/ada/x", usages: [clientAuth], dns: [nodeServerName] },
+      { uri: "sally://agent/ada/x", usages: [] },
+    ];
+    for (const options of odd) {
+      expect(await codeOf(verifyCertificate(await issueOdd(options), ca, nowMs))).toBe("CERTIFICATE_INVALID");
+    }
+  });
+
+  test("are not issued for an identity that would change the meaning of the URI", async () => {
+    for (const identity of ["ada/eve", "", "Ada", "a?token=x", "a#b", "a%2fb", "ada\n", "-a", "a".repeat(65)]) {
+      expect(await codeOf(issue({ identity }))).toBe("CERTIFICATE_INVALID");
+    }
+    for (const installation of ["a/b", "", "a?b", "ü", "a".repeat(65)]) {
+      expect(await codeOf(issue({ installation }))).toBe("CERTIFICATE_INVALID");
+    }
+    expect(await codeOf(issue({ tokenId: "a&b" }))).toBe("CERTIFICATE_INVALID");
+  });
+});
+
+describe("a CA", () => {
+  test("comes back from its files", async () => {
+    const loaded = await loadCa(pems);
+    expect(loaded.fingerprint).toBe(ca.fingerprint);
+    expect(await codeOf(verifyCertificate(await issue({ ca: loaded }), ca, nowMs))).toBe("none");
+  });
+
+  test("is refused when key and certificate do not belong together, or a file is damaged", async () => {
+    const other = await createCa({ nowMs });
+    const wrong = [
+      { keyPem: other.keyPem, certificatePem: pems.certificatePem },
+      { keyPem: "", certificatePem: pems.certificatePem },
+      { keyPem: pems.keyPem.slice(0, 80), certificatePem: pems.certificatePem },
+      { keyPem: pems.keyPem, certificatePem: pems.keyPem },
+      { keyPem: pems.keyPem, certificatePem: encodePem("CERTIFICATE", await issue()) },
+    ];
+    for (const files of wrong) expect(await codeOf(loadCa(files))).toBe("CERTIFICATE_INVALID");
+  });
+
+  test("and its certificates satisfy OpenSSL", async () => {
+    if (spawnSync("openssl", ["version"]).status !== 0) return; // not everywhere
+    const { mkdtempSync, writeFileSync } = await import("node:fs");
+    const folder = mkdtempSync("/tmp/sally-trust-");
+    writeFileSync(`${folder}/ca.pem`, pems.certificatePem);
+    writeFileSync(`${folder}/node.pem`, encodePem("CERTIFICATE", await issue({ role: "node", tokenId: undefined })));
+    writeFileSync(`${folder}/agent.pem`, encodePem("CERTIFICATE", await issue()));
+    const check = (purpose: string, file: string): number | null =>
+      spawnSync("openssl", [
+        ...["verify", "-x509_strict", "-attime", String(nowMs / 1_000), "-purpose", purpose],
+        ...["-CAfile", `${folder}/ca.pem`, `${folder}/${file}`],
+      ]).status;
+    expect(check("sslserver", "node.pem")).toBe(0);
+    expect(check("sslclient", "node.pem")).toBe(0);
+    expect(check("sslclient", "agent.pem")).toBe(0);
+    expect(check("sslserver", "agent.pem")).not.toBe(0);
+  });
+});
+
+describe("keys", () => {
+  test("come back from PEM with the same public half", async () => {
+    const loaded = await importKeyPair(await exportPrivateKey(keys.privateKey));
+    expect(loaded.publicKeySpki).toEqual(keys.publicKeySpki);
+    expect(decodePem("PRIVATE KEY", pems.keyPem).length).toBeGreaterThan(100);
+    expect(await codeOf(importPublicKey(new Uint8Array(10)))).toBe("CERTIFICATE_INVALID");
+  });
+});
