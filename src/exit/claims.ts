@@ -1,0 +1,132 @@
+/**
+ * Answers an agent's `claim`: asks the policy whether the identity may have each name, then the table whether the link
+ * may serve it, and tells whoever gave way. Claims of one link are answered in order, one at a time.
+ */
+
+import type { ErrorCode } from "../core/errors.ts";
+import { toSallyError } from "../core/errors.ts";
+import type { PeerIdentity } from "../core/identity.ts";
+import type { Limits } from "../core/limits.ts";
+import type { ClaimedResult, ControlMessage, TunnelClaim } from "../wire/messages.ts";
+import type { LinkState, Membership, TunnelTable } from "./tunnel-table.ts";
+
+export type ClaimDecision =
+  | { readonly ok: true; readonly name: string }
+  | { readonly ok: false; readonly code: ErrorCode; readonly message: string };
+
+/** Who may have which name: the control room's side of a claim. */
+export interface ClaimPolicy {
+  /** Reserves or extends the name, or derives one from `stableKey` when the request has no name. */
+  claim(peer: PeerIdentity, request: TunnelClaim): Promise<ClaimDecision>;
+  release(peer: PeerIdentity, name: string): void | Promise<void>;
+  /** These names are served now: their leases are extended. */
+  touch(names: readonly string[]): void | Promise<void>;
+}
+
+export interface ClaimsOptions {
+  readonly policy: ClaimPolicy;
+  readonly table: TunnelTable;
+  readonly limits: Limits;
+  readonly publicUrl: (name: string) => string;
+  /** False once the link is gone or the node drains: its claims are no longer placed. */
+  readonly isAccepting: (state: LinkState) => boolean;
+  readonly onClaimed: (membership: Membership) => void;
+  readonly onRefused: (state: LinkState, name: string | undefined, code: ErrorCode) => void;
+  readonly onReplaced: (membership: Membership) => void;
+}
+
+type ClaimMessage = Extract<ControlMessage, { readonly type: "claim" }>;
+
+/** Never rejects: what goes wrong is part of the answer. */
+export async function answerClaim(options: ClaimsOptions, state: LinkState, message: ClaimMessage): Promise<void> {
+  const results: ClaimedResult[] = [];
+  const gaveWay: Membership[] = [];
+  const claimed = new Set<string>();
+  for (const request of message.tunnels) {
+    const decision = await decide(options, state, request);
+    const result = decision.ok && claimed.has(decision.name) ? twice(decision.name) : decision;
+    if (!result.ok) {
+      options.onRefused(state, request.name, result.code);
+      results.push(refusal(request.name, result));
+      continue;
+    }
+    const placed = place(options, state, { request, name: result.name, gaveWay });
+    if (placed.ok) claimed.add(result.name);
+    results.push(placed);
+  }
+  letGo(gaveWay);
+  if (options.isAccepting(state)) state.link.send({ type: "claimed", requestId: message.requestId, results });
+}
+
+async function decide(
+  { policy, limits }: ClaimsOptions,
+  state: LinkState,
+  request: TunnelClaim,
+): Promise<ClaimDecision> {
+  const isNew = request.name === undefined || !state.memberships.has(request.name);
+  if (isNew && state.memberships.size >= limits.tunnelsPerLink) {
+    return { ok: false, code: "NAME_LIMIT", message: `One agent serves at most ${limits.tunnelsPerLink} tunnels.` };
+  }
+  try {
+    return await policy.claim(state.link.peer, request);
+  } catch (thrown) {
+    const { code, message } = toSallyError(thrown);
+    return { ok: false, code, message };
+  }
+}
+
+function place(
+  options: ClaimsOptions,
+  state: LinkState,
+  { request, name, gaveWay }: { request: TunnelClaim; name: string; gaveWay: Membership[] },
+): ClaimedResult {
+  if (!options.isAccepting(state)) {
+    return refusal(name, { ok: false, code: "DRAINING", message: "The node is shutting down." });
+  }
+  try {
+    const { hostHeader, pathPrefix, originLabel, shared } = request;
+    const { replaced, superseded } = options.table.place(state, {
+      name,
+      hostHeader,
+      pathPrefix,
+      originLabel,
+      isShared: shared,
+    });
+    gaveWay.push(...replaced, ...superseded);
+    tellReplaced(options, replaced);
+    const membership = state.memberships.get(name);
+    if (membership !== undefined) options.onClaimed(membership);
+    return { ok: true, name, url: options.publicUrl(name) };
+  } catch (thrown) {
+    const { code, message } = toSallyError(thrown);
+    options.onRefused(state, name, code);
+    return refusal(name, { ok: false, code, message });
+  }
+}
+
+function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): void {
+  for (const membership of replaced) {
+    membership.state.link.send({ type: "replaced", names: [membership.name] });
+    options.onReplaced(membership);
+  }
+}
+
+/** Links that lost their last name get no new streams, finish what runs, and close. */
+function letGo(gaveWay: readonly Membership[]): void {
+  for (const { state } of gaveWay) {
+    if (state.memberships.size > 0 || state.isDraining) continue;
+    state.isDraining = true;
+    state.link.drain();
+  }
+}
+
+function refusal(
+  name: string | undefined,
+  { code, message }: Extract<ClaimDecision, { readonly ok: false }>,
+): ClaimedResult {
+  return name === undefined ? { ok: false, code, message } : { name, ok: false, code, message };
+}
+
+function twice(name: string): ClaimDecision {
+  return { ok: false, code: "NAME_IN_USE", message: `"${name}" is claimed twice by this agent.` };
+}

@@ -1,0 +1,403 @@
+/**
+ * The exit node's half of a tunnel: it accepts agents' links, holds which of them serves which name, and dials origins
+ * through them. Above it there are only `Dialer` and `TunnelDirectory`; below it only `Session`. Who may have a name,
+ * what was revoked and how a probe travels is injected.
+ */
+
+import type { Address } from "../core/address.ts";
+import { sleep, type Clock, type Timer } from "../core/clock.ts";
+import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
+import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
+import type { Limits } from "../core/limits.ts";
+import type { Logger } from "../core/log.ts";
+import { Scope } from "../core/scope.ts";
+import type { Dialer } from "../ports/dialer.ts";
+import type { Session, TransportKind } from "../ports/session.ts";
+import type { TunnelDirectory, TunnelEntry } from "../ports/tunnel-directory.ts";
+import { acceptLink, type Link, type LinkOptions } from "../wire/link.ts";
+import type { ControlMessage } from "../wire/messages.ts";
+import type { WindowBudget } from "../wire/window-budget.ts";
+import { answerClaim, type ClaimPolicy, type ClaimsOptions } from "./claims.ts";
+import { createLinkDialer } from "./link-dialer.ts";
+import { TunnelTable, type LinkState } from "./tunnel-table.ts";
+
+/** One live link, for `sally status`, metrics and the audit log. */
+export interface LinkInfo {
+  readonly id: string;
+  readonly names: readonly string[];
+  readonly identity: string;
+  readonly installation: string;
+  readonly keyFingerprint: string;
+  readonly tokenId: string | undefined;
+  readonly transport: TransportKind;
+  readonly remote: Address;
+  readonly rttMs: number | undefined;
+  readonly streams: number;
+  readonly lanes: number;
+  readonly headroom: number;
+  /** How long the link has been up. */
+  readonly connectedForMs: number;
+  readonly isDraining: boolean;
+}
+
+export type ExitEvent =
+  | { readonly event: "link-up"; readonly link: LinkInfo }
+  | { readonly event: "link-down"; readonly link: LinkInfo; readonly error: SallyError | undefined }
+  | { readonly event: "handshake-failed"; readonly remote: Address; readonly error: SallyError }
+  | { readonly event: "claimed" | "replaced" | "released"; readonly name: string; readonly link: LinkInfo }
+  | { readonly event: "refused"; readonly name: string | undefined; readonly code: ErrorCode; readonly link: LinkInfo }
+  | { readonly event: "revoked"; readonly link: LinkInfo }
+  | { readonly event: "origin"; readonly name: string; readonly state: "up" | "down"; readonly link: LinkInfo };
+
+export type ProbeResult =
+  | { readonly ok: true; readonly rttMs: number }
+  | { readonly ok: false; readonly code: ErrorCode; readonly message: string };
+
+export interface ExitOptions {
+  readonly auth: LinkAuth;
+  readonly claims: ClaimPolicy;
+  readonly publicUrl: (name: string) => string;
+  /** The offline entry of a name that is reserved but not served; undefined when nobody has it. */
+  readonly findReserved: (name: string) => TunnelEntry | undefined | Promise<TunnelEntry | undefined>;
+  readonly isRevoked: (peer: PeerIdentity) => boolean | Promise<boolean>;
+  /** Sends one request for the tunnel through the public listener. */
+  readonly probe: (name: string) => Promise<ProbeResult>;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: Limits;
+  readonly budget: WindowBudget;
+  readonly onEvent?: (event: ExitEvent) => void;
+  readonly random?: () => number;
+  /** Default one hour. */
+  readonly certificateGraceMs?: number;
+  /** Tests replace the handshake. */
+  readonly accept?: typeof acceptLink;
+}
+
+export interface Exit {
+  readonly dialer: Dialer;
+  readonly directory: TunnelDirectory;
+  /** Takes a transport's new connection; what goes wrong with it is logged and ends it. */
+  acceptSession(session: Session): void;
+  links(): LinkInfo[];
+  /** Ends at once the links, with their streams, whose peer matches. Returns how many. */
+  revoke(matches: (peer: PeerIdentity) => boolean): number;
+  /** Tells the agents to link elsewhere; nothing new is accepted, but streams may still be opened. */
+  announceDrain(graceMs: number): void;
+  /** Announces, opens no new streams, waits for the running ones up to the grace, then closes. */
+  drain(graceMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Served names have their leases extended this often. */
+const touchEveryMs = 10 * 60_000;
+/** Claims of one link that may wait for the policy; an agent sends one at a time. */
+const claimsWaitingMax = 16;
+
+export function createExit(options: ExitOptions): Exit {
+  return new ExitNode(options);
+}
+
+class ExitNode implements Exit {
+  readonly dialer: Dialer;
+  readonly directory: TunnelDirectory;
+  readonly #options: ExitOptions;
+  readonly #certificateGraceMs: number;
+  readonly #table = new TunnelTable();
+  readonly #links = new Map<Link, LinkState>();
+  /** Links that closed before their handshake's promise was seen. */
+  readonly #closed = new WeakSet<Link>();
+  readonly #claimWork = new Map<LinkState, { waiting: number; tail: Promise<void> }>();
+  readonly #claims: ClaimsOptions;
+  readonly #scope: Scope;
+  #sequence = 0;
+  #handshakes = 0;
+  #isDraining = false;
+  #whenEmpty: (() => void)[] = [];
+
+  constructor(options: ExitOptions) {
+    this.#options = options;
+    const { clock, log, limits, publicUrl } = options;
+    this.#certificateGraceMs = options.certificateGraceMs ?? 60 * 60_000;
+    this.#scope = new Scope(log);
+    this.dialer = createLinkDialer({
+      table: this.#table,
+      clock,
+      certificateGraceMs: this.#certificateGraceMs,
+      isNodeDraining: () => this.#isDraining,
+      random: options.random ?? Math.random,
+    });
+    this.directory = { lookup: (name) => this.#table.entry(name) ?? options.findReserved(name) };
+    this.#claims = {
+      policy: options.claims,
+      table: this.#table,
+      limits,
+      publicUrl,
+      isAccepting: (state) => !this.#isDraining && this.#links.has(state.link),
+      onClaimed: ({ name, state }) => this.#emit({ event: "claimed", name, link: this.#info(state) }),
+      onRefused: (state, name, code) => this.#emit({ event: "refused", name, code, link: this.#info(state) }),
+      onReplaced: ({ name, state }) => this.#emit({ event: "replaced", name, link: this.#info(state) }),
+    };
+    this.#scope.run("the check of live links", (signal) => this.#watch(signal));
+    this.#scope.run("the extension of leases", (signal) => this.#touch(signal));
+  }
+
+  acceptSession(session: Session): void {
+    const { limits, log } = this.#options;
+    if (this.#isDraining || this.#scope.isClosed) return session.close(new SallyError("DRAINING"));
+    if (this.#handshakes >= limits.pendingHandshakes) return session.close(new SallyError("OVERLOADED"));
+    this.#handshakes++;
+    this.#scope.run("accepting a link", async (signal) => {
+      try {
+        const link = await this.#handshake(session, signal);
+        this.#stateOf(link);
+      } catch (thrown) {
+        const error = toSallyError(thrown);
+        log.info("a link was refused", { remote: session.remote.host, code: error.code, reason: error.message });
+        this.#emit({ event: "handshake-failed", remote: session.remote, error });
+        session.close(error);
+      } finally {
+        this.#handshakes--;
+      }
+    });
+  }
+
+  links(): LinkInfo[] {
+    return [...this.#links.values()].map((state) => this.#info(state));
+  }
+
+  revoke(matches: (peer: PeerIdentity) => boolean): number {
+    const hit = [...this.#links.values()].filter((state) => matches(state.link.peer));
+    for (const state of hit) this.#revokeLink(state);
+    return hit.length;
+  }
+
+  announceDrain(graceMs: number): void {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    for (const { link } of this.#links.values()) link.send({ type: "drain", graceMs });
+  }
+
+  async drain(graceMs: number): Promise<void> {
+    this.announceDrain(graceMs);
+    for (const { link } of this.#links.values()) link.drain();
+    if (this.#links.size > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#options.clock.after(graceMs, resolve);
+        this.#whenEmpty.push(() => {
+          timer.cancel();
+          resolve();
+        });
+      });
+    }
+    await this.close();
+  }
+
+  async close(): Promise<void> {
+    this.#isDraining = true;
+    const closing = this.#scope.close();
+    for (const { link } of this.#links.values()) link.close(new SallyError("DRAINING"));
+    await closing;
+  }
+
+  async #handshake(session: Session, signal: AbortSignal): Promise<Link> {
+    const { accept = acceptLink, auth, clock, log, limits, budget } = this.#options;
+    const deadline = new AbortController();
+    const timer: Timer = clock.after(limits.handshakeMs, () => deadline.abort(new SallyError("CONNECT_TIMEOUT")));
+    const callbacks: LinkOptions = {
+      clock,
+      log,
+      budget,
+      limits,
+      onStream: (stream) => stream.refuse(new SallyError("FORBIDDEN", "An agent opens no streams.")),
+      onMessage: (message, link) => this.#onMessage(message, link),
+      onClose: (error, link) => this.#onClose(error, link),
+    };
+    try {
+      return await accept(session, auth, callbacks, AbortSignal.any([signal, deadline.signal]));
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Registers a link when it is first seen: a message may arrive before the handshake's promise does. */
+  #stateOf(link: Link): LinkState | undefined {
+    const known = this.#links.get(link);
+    if (known !== undefined) return known;
+    if (this.#closed.has(link)) return undefined;
+    const state: LinkState = {
+      link,
+      sequence: ++this.#sequence,
+      connectedMs: this.#options.clock.nowMs(),
+      headroom: 1,
+      isDraining: false,
+      memberships: new Map(),
+    };
+    this.#links.set(link, state);
+    this.#emit({ event: "link-up", link: this.#info(state) });
+    if (this.#scope.isClosed) link.close(new SallyError("DRAINING"));
+    else if (this.#isDraining) {
+      link.send({ type: "drain", graceMs: 0 });
+      link.drain();
+    }
+    return state;
+  }
+
+  #onClose(error: SallyError | undefined, link: Link): void {
+    this.#closed.add(link);
+    const state = this.#links.get(link);
+    if (state === undefined) return;
+    const info = this.#info(state);
+    state.isDraining = true;
+    this.#links.delete(link);
+    this.#claimWork.delete(state);
+    this.#table.removeLink(state);
+    this.#emit({ event: "link-down", link: info, error });
+    if (this.#links.size > 0) return;
+    for (const resolve of this.#whenEmpty.splice(0)) resolve();
+  }
+
+  #onMessage(message: ControlMessage, link: Link): void {
+    const state = this.#stateOf(link);
+    if (state === undefined) return;
+    switch (message.type) {
+      case "claim":
+        return this.#queueClaim(state, message);
+      case "release":
+        return this.#release(state, message.names);
+      case "headroom":
+        state.headroom = message.value;
+        return;
+      case "origin":
+        return this.#setOrigin(state, message.name, message.state);
+      case "probe":
+        return this.#probe(state, message.requestId, message.name);
+      case "claimed":
+      case "probed":
+      case "drain":
+      case "replaced":
+      case "revoked":
+        return link.close(new SallyError("PROTOCOL_VIOLATION", `An agent does not send "${message.type}".`));
+    }
+  }
+
+  #queueClaim(state: LinkState, message: Extract<ControlMessage, { readonly type: "claim" }>): void {
+    const work = this.#claimWork.get(state) ?? { waiting: 0, tail: Promise.resolve() };
+    if (work.waiting >= claimsWaitingMax) {
+      return state.link.close(new SallyError("PROTOCOL_VIOLATION", "Too many claims wait for an answer."));
+    }
+    this.#claimWork.set(state, work);
+    work.waiting++;
+    const before = work.tail;
+    work.tail = before.then(() => answerClaim(this.#claims, state, message)).finally(() => work.waiting--);
+    this.#scope.run("answering a claim", () => work.tail);
+  }
+
+  #release(state: LinkState, names: readonly string[]): void {
+    for (const name of names) {
+      if (!this.#table.release(state, name)) continue;
+      this.#emit({ event: "released", name, link: this.#info(state) });
+      if (this.#table.members(name)?.length !== 0) continue;
+      this.#table.forget(name);
+      this.#scope.run("releasing a name", async () => this.#options.claims.release(state.link.peer, name));
+    }
+  }
+
+  #setOrigin(state: LinkState, name: string, origin: "up" | "down"): void {
+    const membership = state.memberships.get(name);
+    if (membership === undefined || membership.isOriginUp === (origin === "up")) return;
+    membership.isOriginUp = origin === "up";
+    this.#emit({ event: "origin", name, state: origin, link: this.#info(state) });
+  }
+
+  #probe(state: LinkState, requestId: number, name: string): void {
+    this.#scope.run("a probe", async () => {
+      const result = await this.#probeResult(state, name);
+      if (this.#links.has(state.link)) state.link.send({ type: "probed", requestId, name, ...result });
+    });
+  }
+
+  async #probeResult(state: LinkState, name: string): Promise<ProbeResult> {
+    if (!state.memberships.has(name)) {
+      return { ok: false, code: "TUNNEL_UNKNOWN", message: `This link does not serve "${name}".` };
+    }
+    try {
+      return await this.#options.probe(name);
+    } catch (thrown) {
+      const { code, message } = toSallyError(thrown);
+      return { ok: false, code, message };
+    }
+  }
+
+  #revokeLink(state: LinkState): void {
+    if (!this.#links.has(state.link)) return;
+    this.#emit({ event: "revoked", link: this.#info(state) });
+    state.isDraining = true;
+    const error = new SallyError("CERTIFICATE_REVOKED");
+    state.link.send({ type: "revoked", message: error.message });
+    state.link.close(error);
+  }
+
+  /** Ends links whose certificate was revoked, or expired without a renewal, while they were up. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { clock, limits, log } = this.#options;
+    for (;;) {
+      await sleepUntilAborted(clock, limits.revocationPollMs, signal);
+      if (signal.aborted) return;
+      try {
+        for (const state of this.#links.values()) await this.#check(state);
+      } catch (error) {
+        log.error("revocations could not be read: live links are kept until they can", { error: String(error) });
+      }
+    }
+  }
+
+  async #check(state: LinkState): Promise<void> {
+    const { link } = state;
+    if (this.#options.clock.wallMs() > link.peer.notAfterMs + this.#certificateGraceMs) {
+      state.isDraining = true;
+      link.close(new SallyError("CERTIFICATE_INVALID", "The certificate expired: renew it and link again."));
+    } else if (await this.#options.isRevoked(link.peer)) this.#revokeLink(state);
+  }
+
+  async #touch(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await sleepUntilAborted(this.#options.clock, touchEveryMs, signal);
+      if (signal.aborted) return;
+      const names = [...this.#table.liveNames()];
+      if (names.length > 0) await this.#options.claims.touch(names);
+    }
+  }
+
+  #emit(event: ExitEvent): void {
+    this.#options.onEvent?.(event);
+  }
+
+  #info({ link, headroom, connectedMs, isDraining, memberships }: LinkState): LinkInfo {
+    return {
+      id: link.id,
+      names: [...memberships.keys()],
+      identity: link.peer.identity,
+      installation: link.peer.installation,
+      keyFingerprint: link.peer.keyFingerprint,
+      tokenId: link.peer.tokenId,
+      transport: link.transport,
+      remote: link.remote,
+      rttMs: link.rttMs,
+      streams: link.streamCount,
+      lanes: link.laneCount,
+      headroom,
+      connectedForMs: this.#options.clock.nowMs() - connectedMs,
+      isDraining,
+    };
+  }
+}
+
+/** Unlike `sleep`, being aborted is not an error: the caller looks at the signal. */
+async function sleepUntilAborted(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  try {
+    await sleep(clock, delayMs, signal);
+  } catch (thrown) {
+    if (!signal.aborted) throw thrown;
+  }
+}
