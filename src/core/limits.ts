@@ -52,7 +52,7 @@ export const limits = {
   drainedEarlyReplyBytes: 64 * 1024,
   replayBodyBytes: 64 * 1024,
   pipelinedRequests: 32,
-  connectionsPerVisitor: 2_000,
+  connectionsPerVisitor: 20_000,
   connections: 50_000,
 
   // The edge's pool of streams to origins.

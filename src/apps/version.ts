@@ -1,0 +1,5 @@
+/** The one version of the program, as package.json says. */
+
+import packageJson from "../../package.json" with { type: "json" };
+
+export const version: string = packageJson.version;
