@@ -1,0 +1,127 @@
+/**
+ * A Body that a connection feeds. What waits in it is bounded by the pipe: bytes count as consumed when they are read
+ * here, and the sender is only granted what was consumed.
+ */
+
+import type { SallyError } from "../../core/errors.ts";
+import type { Body } from "../body.ts";
+import type { HeaderList } from "../header-list.ts";
+import type { BodySink } from "./body-decoder.ts";
+
+/** The connection behind a body. One object instead of three closures for each message. */
+export interface BodyOwner {
+  /** Somebody waits for bytes and none are here. */
+  bodyWanted(): void;
+  /** So many body bytes were read, or dropped after a cancel. */
+  bodyConsumed(byteCount: number): void;
+  /** The reader lost interest before the end. */
+  bodyCancelled(error: SallyError): void;
+}
+
+interface Waiter {
+  readonly resolve: (piece: Uint8Array | null) => void;
+  readonly reject: (error: SallyError) => void;
+}
+
+export class BodyQueue implements Body, BodySink {
+  readonly length: number | undefined;
+  trailers: HeaderList | undefined;
+  readonly #owner: BodyOwner;
+  readonly #pieces: Uint8Array[] = [];
+  #next = 0;
+  #queuedBytes = 0;
+  #waiter: Waiter | undefined;
+  #isEnded = false;
+  #isCancelled = false;
+  #error: SallyError | undefined;
+
+  constructor(length: number | undefined, owner: BodyOwner) {
+    this.length = length;
+    this.#owner = owner;
+  }
+
+  /** Bytes that arrived and were not read. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** True once every byte and the end have arrived, read or not. */
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  get isCancelled(): boolean {
+    return this.#isCancelled;
+  }
+
+  read(): Uint8Array | null | Promise<Uint8Array | null> {
+    if (this.#next < this.#pieces.length) return this.#take();
+    if (this.#error !== undefined) return Promise.reject(this.#error);
+    if (this.#isEnded || this.#isCancelled) return null;
+    this.#owner.bodyWanted();
+    // The owner may have fed, ended or failed the body meanwhile.
+    if (this.#next < this.#pieces.length || this.#isEnded || this.#error !== undefined) return this.read();
+    return new Promise((resolve, reject) => {
+      this.#waiter = { resolve, reject };
+    });
+  }
+
+  cancel(error: SallyError): void {
+    if (this.#isCancelled || this.#error !== undefined) return;
+    this.#isCancelled = true;
+    this.#release()?.reject(error);
+    const dropped = this.#queuedBytes;
+    this.#pieces.length = 0;
+    this.#next = 0;
+    this.#queuedBytes = 0;
+    if (dropped > 0) this.#owner.bodyConsumed(dropped);
+    if (!this.#isEnded) this.#owner.bodyCancelled(error);
+  }
+
+  onBody(piece: Uint8Array): void {
+    if (this.#isCancelled) {
+      this.#owner.bodyConsumed(piece.length);
+      return;
+    }
+    const waiter = this.#release();
+    if (waiter === undefined) {
+      this.#pieces.push(piece);
+      this.#queuedBytes += piece.length;
+      return;
+    }
+    waiter.resolve(piece);
+    this.#owner.bodyConsumed(piece.length);
+  }
+
+  /** The body is complete. */
+  finish(trailers: HeaderList | undefined): void {
+    this.trailers = trailers;
+    this.#isEnded = true;
+    this.#release()?.resolve(null);
+  }
+
+  /** The sender broke off: what arrived can still be read, then reading rejects. */
+  fail(error: SallyError): void {
+    if (this.#isEnded || this.#error !== undefined) return;
+    this.#error = error;
+    this.#release()?.reject(error);
+  }
+
+  #take(): Uint8Array {
+    const piece = this.#pieces[this.#next]!; // the caller checked
+    this.#next++;
+    if (this.#next === this.#pieces.length) {
+      this.#pieces.length = 0;
+      this.#next = 0;
+    }
+    this.#queuedBytes -= piece.length;
+    this.#owner.bodyConsumed(piece.length);
+    return piece;
+  }
+
+  #release(): Waiter | undefined {
+    const waiter = this.#waiter;
+    this.#waiter = undefined;
+    return waiter;
+  }
+}
