@@ -1,0 +1,274 @@
+/**
+ * One QUIC stream as a byte pipe. It hides three habits of `node:quic`: writing needs a loop with a drain promise, a
+ * lost connection can look like a clean end, and early data may have to be sent again. It keeps the rule that a clean
+ * end is one that we began: the multiplexer above says with its own frames when it is done, so a stream that the peer
+ * ends first is a lost link.
+ */
+
+import { closeCode, reasonOf } from "./close-codes.ts";
+import type { QuicModule } from "./load-quic.ts";
+import { concatBytes } from "../../core/bytes.ts";
+import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
+import { SallyError } from "../../core/errors.ts";
+import type { QuicStream, StreamWriter } from "node:quic";
+
+const drainable = Symbol.for("Stream.drainableProtocol");
+
+/** The first byte of each stream: it makes the stream visible to the node before the link has anything to say. */
+export const lanePreface = 0x01;
+
+/** What a lane needs of the session that it belongs to. */
+export interface LaneHost {
+  readonly quic: QuicModule;
+  /** Counts bytes that were delivered and not consumed yet. False: over the ceiling, the session is closing. */
+  received(byteCount: number): boolean;
+  consumed(byteCount: number): void;
+  /** The lane is over, and needs no more attention. */
+  over(lane: QuicLane): void;
+  /** True once the connection is gone; `lossReason` then says why. */
+  readonly isGone: boolean;
+  /** True after a clean `close()` of ours: then whatever the peer does with a lane that we ended is a clean end. */
+  readonly isClosing: boolean;
+  lossReason(): SallyError;
+}
+
+/** Bytes sent before the handshake completed; kept until the node is known to have taken them. */
+interface EarlyFlight {
+  readonly maxBytes: number;
+  readonly sent: Uint8Array[];
+  sentBytes: number;
+}
+
+export interface LaneOptions {
+  readonly stream: QuicStream;
+  /** True: we opened it, so we send the preface. False: we expect it. */
+  readonly isOurs: boolean;
+  /** At most so many bytes go out before the handshake is complete; undefined when it is. */
+  readonly earlyMaxBytes?: number | undefined;
+}
+
+export class QuicLane implements Duplex {
+  handler: DuplexHandler = idleHandler;
+  readonly #host: LaneHost;
+  #stream: QuicStream;
+  #writer: StreamWriter;
+  #queue: Uint8Array[] = [];
+  #queuedBytes = 0;
+  #early: EarlyFlight | undefined;
+  #unreadBytes = 0;
+  #expectsPreface: boolean;
+  #isWaiting = false;
+  #owesDrain = false;
+  #isEnding = false;
+  #isEnded = false;
+  #isStreamOver = false;
+  #resetReason: unknown;
+  #isClosed = false;
+
+  constructor(host: LaneHost, { stream, isOurs, earlyMaxBytes }: LaneOptions) {
+    this.#host = host;
+    this.#stream = stream;
+    this.#writer = stream.writer;
+    this.#expectsPreface = !isOurs;
+    if (earlyMaxBytes !== undefined) this.#early = { maxBytes: earlyMaxBytes, sent: [], sentBytes: 0 };
+    if (isOurs) this.write(Uint8Array.of(lanePreface));
+  }
+
+  /** Begins to deliver. Called once, right after the lane was handed to whoever sets the handler. */
+  start(): void {
+    this.#attach(this.#stream);
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#isClosed || this.#isEnding) return false;
+    if (chunk.length === 0) return !this.#owesDrain;
+    this.#queue.push(chunk);
+    this.#queuedBytes += chunk.length;
+    this.#flush();
+    return !this.#owesDrain;
+  }
+
+  end(): void {
+    if (this.#isClosed || this.#isEnding) return;
+    this.#isEnding = true;
+    this.#flush();
+  }
+
+  reset(error: SallyError): void {
+    if (this.#isClosed) return;
+    this.#shut(error);
+  }
+
+  consume(byteCount: number): void {
+    if (this.#isClosed) return;
+    this.#unreadBytes -= byteCount;
+    this.#host.consumed(byteCount);
+  }
+
+  /** The session ended, or the peer broke a rule: without an error only what we had ended ourselves is clean. */
+  fail(error: SallyError | undefined): void {
+    if (this.#isClosed) return;
+    this.#shut(error);
+    queueMicrotask(() => this.handler.onClose(error));
+  }
+
+  /** True after `end()`: then a lane may end cleanly. */
+  get isEnding(): boolean {
+    return this.#isEnding;
+  }
+
+  /** The node took the early data: what waited for that may go. */
+  earlyAccepted(): void {
+    if (this.#early === undefined) return;
+    this.#early = undefined;
+    if (this.#isStreamOver) this.fail(this.#host.lossReason());
+    else this.#flush();
+  }
+
+  /** The node saw nothing of the early data: everything is sent again on a stream opened after the handshake. */
+  earlyRejected(stream: QuicStream): void {
+    const early = this.#early;
+    if (early === undefined || this.#isClosed) return;
+    this.#early = undefined;
+    this.#isStreamOver = false;
+    this.#resetReason = undefined;
+    this.#isWaiting = false;
+    this.#queue = [...early.sent, ...this.#queue];
+    this.#queuedBytes += early.sentBytes;
+    this.#stream = stream;
+    this.#writer = stream.writer;
+    this.#attach(stream);
+    this.#flush();
+  }
+
+  /** hot: bench/quic.ts. One call into node:quic takes the whole queue; it accepts all of it or nothing. */
+  #flush(): void {
+    if (this.#isClosed || this.#isWaiting) return;
+    if (this.#early !== undefined) return this.#flushEarly(this.#early);
+    while (this.#queue.length > 0) {
+      const isTaken =
+        this.#queue.length === 1 ? this.#writer.writeSync(this.#queue[0]!) : this.#writer.writevSync(this.#queue); // length checked
+      if (!isTaken) return this.#waitForRoom();
+      this.#queue = [];
+      this.#queuedBytes = 0;
+    }
+    if (this.#isEnding) this.#sendEnd();
+    else if (this.#writer.desiredSize === 0) this.#waitForRoom();
+  }
+
+  #flushEarly(early: EarlyFlight): void {
+    while (this.#queue.length > 0) {
+      const chunk = this.#queue[0]!; // length checked
+      if (early.sentBytes + chunk.length > early.maxBytes || !this.#writer.writeSync(chunk)) {
+        this.#owesDrain = true;
+        return;
+      }
+      this.#queue.shift();
+      this.#queuedBytes -= chunk.length;
+      early.sent.push(chunk);
+      early.sentBytes += chunk.length;
+    }
+  }
+
+  #waitForRoom(): void {
+    const writer = this.#writer;
+    if (writer.desiredSize === null) return; // the stream is gone: whoever reads it reports that
+    this.#owesDrain = true;
+    const room = writer[drainable]?.() ?? Promise.resolve();
+    this.#isWaiting = true;
+    const resume = (): void => {
+      if (writer !== this.#writer) return;
+      this.#isWaiting = false;
+      this.#resume();
+    };
+    room.then(resume, resume);
+  }
+
+  #resume(): void {
+    this.#flush();
+    if (this.#owesDrain && !this.#isWaiting && !this.#isClosed && this.#queue.length === 0) {
+      this.#owesDrain = false;
+      if (!this.#isEnding) this.handler.onDrain();
+    }
+  }
+
+  #sendEnd(): void {
+    if (this.#isEnded) return;
+    if (this.#writer.endSync() < 0) return this.#waitForRoom();
+    this.#isEnded = true;
+  }
+
+  #attach(stream: QuicStream): void {
+    const onOver = (error: unknown): void => {
+      if (stream === this.#stream) this.#streamOver(error);
+    };
+    stream.onreset = (error) => {
+      this.#resetReason ??= error; // the reader only learns a number in a sentence
+    };
+    // `closed` and the reader may end as if all were well, or with a number in a sentence. The peer's reason follows in the same
+    // turn of the event loop, as `onreset` or as the end of the session: so the end is looked at in the next one.
+    stream.closed.then(() => void setImmediate(onOver, undefined), onOver);
+    this.#read(stream).then(
+      () => {
+        if (!this.#isEnding) setImmediate(onOver, undefined);
+      },
+      (error: unknown) => void setImmediate(onOver, error),
+    );
+  }
+
+  async #read(stream: QuicStream): Promise<void> {
+    for await (const batch of stream) {
+      if (this.#isClosed || stream !== this.#stream) return;
+      this.#deliver(batch.length === 1 ? batch[0]! : concatBytes(batch)); // length checked
+    }
+  }
+
+  #deliver(data: Uint8Array): void {
+    let chunk = data;
+    if (this.#expectsPreface) {
+      this.#expectsPreface = false;
+      if (chunk[0] !== lanePreface) {
+        return this.fail(new SallyError("PROTOCOL_VIOLATION", "A QUIC stream did not start with the lane preface."));
+      }
+      chunk = chunk.subarray(1);
+    }
+    if (chunk.length === 0) return;
+    this.#unreadBytes += chunk.length;
+    if (this.#host.received(chunk.length)) this.handler.onData(chunk);
+  }
+
+  /** The stream ended, was reset or was lost. While early data is out, the session decides what that means. */
+  #streamOver(error: unknown): void {
+    if (this.#isClosed) return;
+    this.#isStreamOver = true;
+    if (this.#early !== undefined) return;
+    if (this.#host.isGone) return this.fail(this.#host.lossReason());
+    const cause = this.#resetReason ?? error;
+    const reason = cause === undefined ? undefined : reasonOf(cause);
+    if (this.#isEnded && (reason === undefined || this.#host.isClosing)) {
+      // Both directions are done, and everything of ours was acknowledged.
+      this.handler.onEnd();
+      return this.fail(undefined);
+    }
+    this.fail(reason ?? new SallyError("LINK_LOST", "The peer ended a lane that was in use."));
+  }
+
+  #shut(error: SallyError | undefined): void {
+    this.#isClosed = true;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    this.#early = undefined;
+    if (this.#unreadBytes > 0) this.#host.consumed(this.#unreadBytes);
+    this.#unreadBytes = 0;
+    this.#stream.closed.catch(() => {}); // the reason was reported already
+    if (!this.#stream.destroyed) {
+      const { QuicError } = this.#host.quic;
+      this.#stream.destroy(error && new QuicError(error.code, { errorCode: closeCode(error) }));
+    }
+    this.#host.over(this);
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * The node's end: accepts QUIC connections of agents. A connection is handed up only when its handshake is complete
+ * and a certificate was proved, so nothing that came as early data can act before that; what is not there yet counts
+ * against a bound and a time limit.
+ */
+
+import { closeCode } from "./close-codes.ts";
+import { loadQuic, type QuicModule } from "./load-quic.ts";
+import { alpn, identityOf, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
+import { QuicCarrier, toAddress, type SessionLimits } from "./session.ts";
+import { formatAddress, type Address } from "../../core/address.ts";
+import { utf8Encode } from "../../core/bytes.ts";
+import type { Clock } from "../../core/clock.ts";
+import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
+import type { Logger } from "../../core/log.ts";
+import type { Session } from "../../ports/session.ts";
+import type { QuicEndpoint, QuicSession, QuicStream } from "node:quic";
+
+export interface QuicListenOptions {
+  /** An IP address. */
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly tls: QuicTls;
+  /** Receives each authenticated connection; sets `onLane` before it returns. */
+  onSession(session: Session): void;
+  /** Connections that have not completed their handshake; default limits.pendingHandshakes. */
+  readonly pendingMax?: number;
+  /** Default limits.handshakeMs. */
+  readonly handshakeMs?: number;
+  /** Bytes of one connection received and not consumed; default 64 MiB. At least all the windows granted to it. */
+  readonly unreadMaxBytes?: number;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+export interface QuicListener {
+  readonly address: Address;
+  readonly sessionCount: number;
+  readonly pendingCount: number;
+  /**
+   * New connections get the new certificate. node:quic cannot change the certificate of a listener that asks for
+   * client certificates, so the port is opened again: connections end, with DRAINING, and agents come back.
+   */
+  replaceTls(tls: QuicTls): Promise<void>;
+  /** Ends every connection; without an error what is queued still goes out, for at most limits.socketLingerMs. */
+  close(error?: SallyError): Promise<void>;
+}
+
+/** @throws SallyError ADDRESS_IN_USE; CONNECT_FAILED when the runtime has no QUIC */
+export async function listenQuic(options: QuicListenOptions): Promise<QuicListener> {
+  const listener = new Listener(loadQuic(), options);
+  await listener.open(options.tls, options.port);
+  return listener;
+}
+
+class Listener implements QuicListener {
+  readonly #quic: QuicModule;
+  readonly #options: QuicListenOptions;
+  readonly #limits: SessionLimits;
+  readonly #sessions = new Set<QuicCarrier>();
+  readonly #pending = new Set<QuicSession>();
+  #endpoint: QuicEndpoint | undefined;
+  #address: Address = { host: "", port: 0 };
+  #isClosed = false;
+
+  constructor(quic: QuicModule, options: QuicListenOptions) {
+    this.#quic = quic;
+    this.#options = options;
+    this.#limits = sessionLimits(options.unreadMaxBytes);
+  }
+
+  get address(): Address {
+    return this.#address;
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get pendingCount(): number {
+    return this.#pending.size;
+  }
+
+  async open(tls: QuicTls, port: number): Promise<void> {
+    const { host } = this.#options;
+    const wanted = formatAddress({ host, port });
+    let endpoint: QuicEndpoint | undefined;
+    try {
+      endpoint = new this.#quic.QuicEndpoint({
+        address: { address: host, port, family: host.includes(":") ? "ipv6" : "ipv4" },
+        maxConnectionsPerHost: 0,
+        maxConnectionsTotal: 0,
+        sessionCreationRate: limits.pendingHandshakes,
+        sessionCreationBurst: limits.pendingHandshakes,
+        udpReceiveBufferSize: quicLimits.udpBufferBytes,
+        udpSendBufferSize: quicLimits.udpBufferBytes,
+      });
+      endpoint.closed.catch(() => {}); // a failed bind also throws below
+      await this.#quic.listen((session) => this.#onConnection(session), {
+        endpoint,
+        sni: { "*": identityOf(tls) },
+        alpn: [alpn],
+        verifyClient: true,
+        ca: [utf8Encode(tls.caPem)],
+        transportParams: {
+          maxIdleTimeout: quicLimits.idleSeconds,
+          initialMaxStreamsBidi: this.#limits.lanesMax,
+          initialMaxStreamsUni: 0,
+          maxDatagramFrameSize: 0,
+        },
+        ...tuning,
+      });
+    } catch (error) {
+      await endpoint?.destroy().catch(() => {});
+      throw new SallyError("ADDRESS_IN_USE", `Cannot listen on ${wanted}/udp: is another program using it?`, {
+        cause: error,
+      });
+    }
+    const bound = endpoint.address;
+    if (bound === undefined) {
+      throw new SallyError("ADDRESS_IN_USE", `Cannot listen on ${wanted}/udp: is another program using it?`);
+    }
+    this.#endpoint = endpoint;
+    this.#address = toAddress(bound);
+  }
+
+  async replaceTls(tls: QuicTls): Promise<void> {
+    await this.#shut(new SallyError("DRAINING", "The node changed its certificate: connect again."));
+    if (!this.#isClosed) await this.open(tls, this.#address.port);
+  }
+
+  close(error?: SallyError): Promise<void> {
+    this.#isClosed = true;
+    return this.#shut(error);
+  }
+
+  async #shut(error: SallyError | undefined): Promise<void> {
+    const endpoint = this.#endpoint;
+    this.#endpoint = undefined;
+    if (endpoint === undefined) return;
+    for (const raw of this.#pending) refuse(raw, error);
+    const sessions = [...this.#sessions];
+    for (const session of sessions) session.close(error);
+    const stopped = endpoint.close(); // takes no new connection from now on
+    stopped.catch(() => {});
+    await Promise.all(sessions.map((session) => session.closed)); // bounded by the linger time of each
+    await endpoint.destroy().catch(() => {});
+  }
+
+  #onConnection(raw: QuicSession): void {
+    raw.onerror = () => {}; // `closed` and `opened` report it
+    raw.closed.catch(() => {});
+    const pendingMax = this.#options.pendingMax ?? limits.pendingHandshakes;
+    if (this.#pending.size >= pendingMax || this.#isClosed) {
+      raw.opened.catch(() => {});
+      return refuse(raw, new SallyError("OVERLOADED"));
+    }
+    this.#pending.add(raw);
+    this.#authenticate(raw)
+      .catch((error: unknown) => {
+        this.#options.log.debug("a QUIC connection did not authenticate", { error: String(error) });
+        refuse(raw, error instanceof SallyError ? error : undefined);
+      })
+      .finally(() => this.#pending.delete(raw));
+  }
+
+  async #authenticate(raw: QuicSession): Promise<void> {
+    const early: QuicStream[] = [];
+    raw.onstream = (stream) => {
+      stream.closed.catch(() => {});
+      if (early.length >= this.#limits.lanesMax) stream.destroy();
+      else early.push(stream);
+    };
+    const { clock, handshakeMs = limits.handshakeMs } = this.#options;
+    const timer = clock.after(handshakeMs, () => refuse(raw, new SallyError("REQUEST_TIMEOUT")));
+    let carrier: QuicCarrier;
+    try {
+      const info = await raw.opened;
+      const certificate = raw.peerCertificate;
+      const remote = raw.path?.remote;
+      if (certificate === undefined || remote === undefined || isInvalid(info.validationErrorCode)) {
+        throw new SallyError(
+          "CERTIFICATE_INVALID",
+          `The agent's certificate is not valid (${info.validationErrorReason}).`,
+        );
+      }
+      carrier = new QuicCarrier({
+        quic: this.#quic,
+        raw,
+        host: info.servername,
+        remote: toAddress(remote),
+        peerCertificate: new Uint8Array(certificate.raw),
+        limits: this.#limits,
+        clock,
+      });
+    } finally {
+      timer.cancel();
+    }
+    this.#sessions.add(carrier);
+    void carrier.closed.then(() => this.#sessions.delete(carrier));
+    raw.onpathvalidation = (result, _local, remote) => {
+      if (result === "success") carrier.moved(remote);
+    };
+    this.#options.onSession(carrier);
+    for (const stream of early) carrier.accept(stream);
+    raw.onstream = (stream) => carrier.accept(stream);
+  }
+}
+
+function isInvalid(code: string | undefined): boolean {
+  return code !== undefined && code !== "" && code !== "OK";
+}
+
+function refuse(raw: QuicSession, error: SallyError | undefined): void {
+  if (!raw.destroyed) raw.destroy(undefined, { code: closeCode(error), type: "application" });
+}

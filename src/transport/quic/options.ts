@@ -1,0 +1,47 @@
+/** What both ends of the QUIC transport agree on, and the tuning that measurement chose (docs/runtime-facts.md). */
+
+import { createPrivateKey } from "node:crypto";
+import type { SessionLimits } from "./session.ts";
+import { utf8Encode } from "../../core/bytes.ts";
+import { limits } from "../../core/limits.ts";
+import type { SniEntry } from "node:quic";
+
+export const alpn = "sallyport/1";
+
+/** The name in every node's certificate; agents ask for it whatever address they dial. */
+export const nodeServerName = "node.sally.internal";
+
+/** PEM texts. The certificate may be a chain. */
+export interface QuicTls {
+  readonly keyPem: string;
+  readonly certPem: string;
+  readonly caPem: string;
+}
+
+/** Fixed by measurement, the same on both sides. */
+export const tuning = {
+  cc: "bbr",
+  maxPayloadSize: 1_452,
+} as const;
+
+export const quicLimits = {
+  /** Our own PINGs run every 2 s, so a connection that is silent for so long is gone. */
+  idleSeconds: 10,
+  unreadMaxBytes: 64 * 1024 * 1024,
+  laneBufferBytes: 256 * 1024,
+  earlyLaneBytes: 16 * 1024,
+  udpBufferBytes: 4 * 1024 * 1024,
+} as const;
+
+export function sessionLimits(unreadMaxBytes: number | undefined): SessionLimits {
+  return {
+    unreadMaxBytes: unreadMaxBytes ?? quicLimits.unreadMaxBytes,
+    lanesMax: limits.lanesPerLinkMax,
+    laneBufferBytes: quicLimits.laneBufferBytes,
+    lingerMs: limits.socketLingerMs,
+  };
+}
+
+export function identityOf({ keyPem, certPem }: QuicTls): SniEntry {
+  return { keys: [createPrivateKey(keyPem)], certs: [utf8Encode(certPem)] };
+}

@@ -1,0 +1,221 @@
+/**
+ * One QUIC connection as a session of the tunnel: its lanes, its reason for ending, and the ceiling on bytes that
+ * were received and not read yet. node:quic has no flow control on the receiving side, so that ceiling is what keeps
+ * a peer that ignores the multiplexer's credit from filling the memory: it closes the session.
+ */
+
+import { closeCode, reasonOf } from "./close-codes.ts";
+import { QuicLane, type LaneHost } from "./lane.ts";
+import type { QuicModule } from "./load-quic.ts";
+import type { Address } from "../../core/address.ts";
+import type { Clock, Timer } from "../../core/clock.ts";
+import type { Duplex } from "../../core/duplex.ts";
+import { SallyError } from "../../core/errors.ts";
+import type { Session } from "../../ports/session.ts";
+import type { QuicSession, QuicStream, SocketAddressLike } from "node:quic";
+
+/** Bounds and measures that both sides of a connection share. */
+export interface SessionLimits {
+  /** Bytes received and not consumed on all lanes together; beyond it the session closes with CREDIT_EXCEEDED. */
+  readonly unreadMaxBytes: number;
+  readonly lanesMax: number;
+  /** Bytes that node:quic holds for a lane until they are acknowledged; a writer is told to wait above it. */
+  readonly laneBufferBytes: number;
+  /** How long a clean close waits for the peer to acknowledge what was queued. */
+  readonly lingerMs: number;
+}
+
+export interface CarrierOptions {
+  readonly quic: QuicModule;
+  readonly raw: QuicSession;
+  readonly host: string;
+  readonly remote: Address;
+  readonly peerCertificate: Uint8Array | undefined;
+  readonly limits: SessionLimits;
+  readonly clock: Clock;
+  /** Set while the handshake is not complete: so many bytes of each lane may go out before it is. */
+  readonly earlyMaxBytes?: number | undefined;
+}
+
+export class QuicCarrier implements Session, LaneHost {
+  readonly transport = "quic";
+  readonly exporter = undefined;
+  readonly isProxied = false;
+  readonly host: string;
+  readonly quic: QuicModule;
+  readonly closed: Promise<SallyError | undefined>;
+  remote: Address;
+  peerCertificate: Uint8Array | undefined;
+  readonly #raw: QuicSession;
+  readonly #limits: SessionLimits;
+  readonly #clock: Clock;
+  readonly #lanes = new Set<QuicLane>();
+  #waitingLanes: QuicLane[] = [];
+  #onLane: ((lane: Duplex) => void) | undefined;
+  #unreadBytes = 0;
+  #earlyMaxBytes: number | undefined;
+  #isClosing = false;
+  #isGone = false;
+  #reason: SallyError | undefined;
+  #linger: Timer | undefined;
+  #resolveClosed!: (reason: SallyError | undefined) => void;
+
+  constructor({ quic, raw, host, remote, peerCertificate, limits, clock, earlyMaxBytes }: CarrierOptions) {
+    this.quic = quic;
+    this.host = host;
+    this.remote = remote;
+    this.peerCertificate = peerCertificate;
+    this.#raw = raw;
+    this.#limits = limits;
+    this.#clock = clock;
+    this.#earlyMaxBytes = earlyMaxBytes;
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+    // Comes before the streams are torn down, so that the lanes can say why.
+    raw.onerror = (error) => {
+      if (!this.#isClosing) this.#reason ??= reasonOf(error);
+    };
+    raw.closed.then(
+      () => this.#gone(reasonOf(undefined)),
+      (error: unknown) => this.#gone(reasonOf(error)),
+    );
+  }
+
+  get isGone(): boolean {
+    return this.#isGone || this.#raw.destroyed;
+  }
+
+  get isClosing(): boolean {
+    return this.#isClosing;
+  }
+
+  lossReason(): SallyError {
+    return this.#reason ?? new SallyError("LINK_LOST", "The QUIC connection ended while the lane was in use.");
+  }
+
+  get onLane(): (lane: Duplex) => void {
+    return this.#onLane ?? (() => {});
+  }
+
+  set onLane(receive: (lane: Duplex) => void) {
+    this.#onLane = receive;
+    const lanes = this.#waitingLanes;
+    this.#waitingLanes = [];
+    for (const lane of lanes) this.#handUp(lane, receive);
+  }
+
+  async openLane(signal: AbortSignal): Promise<Duplex> {
+    signal.throwIfAborted();
+    if (this.isGone || this.#isClosing) throw new SallyError("LINK_LOST", "The QUIC connection is closed.");
+    const stream = await this.#createStream();
+    if (signal.aborted) {
+      stream.destroy();
+      throw signal.reason;
+    }
+    const lane = new QuicLane(this, { stream, isOurs: true, earlyMaxBytes: this.#earlyMaxBytes });
+    this.#lanes.add(lane);
+    lane.start();
+    return lane;
+  }
+
+  /** A stream that the peer opened. The caller has made sure that the peer is authenticated. */
+  accept(stream: QuicStream): void {
+    stream.closed.catch(() => {}); // the lane reports it
+    if (this.#isClosing || this.isGone) return stream.destroy();
+    if (this.#lanes.size >= this.#limits.lanesMax) {
+      return this.close(new SallyError("STREAM_LIMIT", "The agent opened too many lanes."));
+    }
+    stream.highWaterMark = this.#limits.laneBufferBytes;
+    const lane = new QuicLane(this, { stream, isOurs: false });
+    this.#lanes.add(lane);
+    if (this.#onLane === undefined) this.#waitingLanes.push(lane);
+    else this.#handUp(lane, this.#onLane);
+  }
+
+  close(error?: SallyError): void {
+    if (this.isGone) return;
+    if (error !== undefined) return this.#abort(error);
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    for (const lane of this.#lanes) lane.end();
+    this.#raw.close({ code: closeCode(undefined), type: "application" }).catch(() => {}); // `closed` reports it
+    this.#linger = this.#clock.after(this.#limits.lingerMs, () => this.#destroy(undefined));
+  }
+
+  received(byteCount: number): boolean {
+    this.#unreadBytes += byteCount;
+    if (this.#unreadBytes <= this.#limits.unreadMaxBytes) return true;
+    this.#abort(new SallyError("CREDIT_EXCEEDED"));
+    return false;
+  }
+
+  consumed(byteCount: number): void {
+    this.#unreadBytes -= byteCount;
+  }
+
+  over(lane: QuicLane): void {
+    this.#lanes.delete(lane);
+  }
+
+  /** The peer moved to another address, and proved that it did. */
+  moved(remote: SocketAddressLike): void {
+    this.remote = toAddress(remote);
+  }
+
+  /** The handshake that early data ran ahead of is complete. */
+  async confirm(isAccepted: boolean, peerCertificate: Uint8Array): Promise<void> {
+    this.peerCertificate = peerCertificate;
+    this.#earlyMaxBytes = undefined;
+    for (const lane of [...this.#lanes]) {
+      if (isAccepted) lane.earlyAccepted();
+      else lane.earlyRejected(await this.#createStream());
+    }
+  }
+
+  async #createStream(): Promise<QuicStream> {
+    try {
+      const stream = await this.#raw.createBidirectionalStream({ highWaterMark: this.#limits.laneBufferBytes });
+      stream.closed.catch(() => {}); // the lane reports it
+      return stream;
+    } catch (error) {
+      throw this.#reason ?? reasonOf(error) ?? this.lossReason();
+    }
+  }
+
+  #handUp(lane: QuicLane, receive: (lane: Duplex) => void): void {
+    receive(lane);
+    lane.start();
+  }
+
+  #abort(error: SallyError): void {
+    this.#isClosing = true;
+    this.#reason ??= error;
+    for (const lane of this.#lanes) lane.fail(error);
+    this.#destroy(error);
+  }
+
+  #destroy(error: SallyError | undefined): void {
+    if (this.#raw.destroyed) return;
+    this.#raw.destroy(undefined, {
+      code: closeCode(error),
+      type: "application",
+      ...(error === undefined ? {} : { reason: error.code }),
+    });
+  }
+
+  #gone(reason: SallyError | undefined): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#linger?.cancel();
+    if (!this.#isClosing) this.#reason = reason; // else it was ours: the one given to close, or none
+    for (const lane of this.#lanes) lane.fail(lane.isEnding ? this.#reason : this.lossReason());
+    this.#waitingLanes = [];
+    this.#resolveClosed(this.#reason);
+  }
+}
+
+/** IPv4-mapped IPv6 is written as IPv4. */
+export function toAddress({ address, port }: SocketAddressLike): Address {
+  return { host: address.startsWith("::ffff:") && address.includes(".") ? address.slice(7) : address, port };
+}

@@ -1,0 +1,177 @@
+/** A node and an agent over real QUIC on loopback, for tests. */
+
+import { createTestAuthority, type TestAuthority } from "./certificates.fixture.ts";
+import { systemClock } from "../../src/core/clock.ts";
+import type { Duplex, DuplexHandler } from "../../src/core/duplex.ts";
+import type { SallyError } from "../../src/core/errors.ts";
+import { silentLogger } from "../../src/core/log.ts";
+import type { Session } from "../../src/ports/session.ts";
+import {
+  createQuicConnector,
+  QuicEndpoints,
+  type QuicConnectOptions,
+  type QuicConnector,
+  type QuicSessionHandle,
+} from "../../src/transport/quic/connector.ts";
+import { listenQuic, type QuicListener, type QuicListenOptions } from "../../src/transport/quic/listener.ts";
+import type { QuicTls } from "../../src/transport/quic/options.ts";
+
+export const never = new AbortController().signal;
+
+/** Remembers what a lane reports; consumes at once unless told otherwise. */
+export class Recorder implements DuplexHandler {
+  readonly chunks: Uint8Array[] = [];
+  receivedBytes = 0;
+  ended = false;
+  drains = 0;
+  closes: (SallyError | undefined)[] = [];
+  readonly #lane: Duplex;
+  readonly #keeps: boolean;
+  readonly #consumes: boolean;
+  #waiters: (() => void)[] = [];
+
+  constructor(lane: Duplex, { keeps = true, consumes = true }: { keeps?: boolean; consumes?: boolean } = {}) {
+    this.#lane = lane;
+    this.#keeps = keeps;
+    this.#consumes = consumes;
+    lane.handler = this;
+  }
+
+  onData(chunk: Uint8Array): void {
+    this.receivedBytes += chunk.length;
+    if (this.#keeps) this.chunks.push(chunk);
+    if (this.#consumes) this.#lane.consume(chunk.length);
+    this.#wake();
+  }
+
+  onEnd(): void {
+    this.ended = true;
+    this.#wake();
+  }
+
+  onDrain(): void {
+    this.drains++;
+    this.#wake();
+  }
+
+  onClose(error: SallyError | undefined): void {
+    this.closes.push(error);
+    this.#wake();
+  }
+
+  get text(): string {
+    return Buffer.concat(this.chunks).toString();
+  }
+
+  async until(what: string, holds: () => boolean, withinMs = 5_000): Promise<void> {
+    const endMs = performance.now() + withinMs;
+    while (!holds()) {
+      const left = endMs - performance.now();
+      if (left <= 0) throw new Error(`not within ${withinMs} ms: ${what} (received ${this.receivedBytes})`);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiters.push(resolve);
+      const timer = setTimeout(resolve, left);
+      await promise;
+      clearTimeout(timer);
+    }
+  }
+
+  #wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+}
+
+export interface QuicWorld extends AsyncDisposable {
+  readonly authority: TestAuthority;
+  readonly nodeTls: QuicTls;
+  readonly agentTls: QuicTls;
+  readonly listener: QuicListener;
+  readonly endpoints: QuicEndpoints;
+  readonly connector: QuicConnector;
+  connectorWith(options: Partial<QuicConnectOptions>): QuicConnector;
+  /** An agent's session and the node's view of it. */
+  pair(connector?: QuicConnector): Promise<{ agent: QuicSessionHandle; node: NodeSide }>;
+  /** Sessions as the node received them. */
+  readonly sessions: NodeSide[];
+}
+
+export class NodeSide {
+  readonly session: Session;
+  readonly lanes: Recorder[] = [];
+  readonly pipes: Duplex[] = [];
+  #waiting: ((at: number) => void)[] = [];
+
+  constructor(session: Session, recorder: { keeps?: boolean; consumes?: boolean; echoes?: boolean } = {}) {
+    this.session = session;
+    session.onLane = (lane) => {
+      this.pipes.push(lane);
+      const record = new Recorder(lane, recorder);
+      this.lanes.push(record);
+      if (recorder.echoes === true) {
+        const onData = record.onData.bind(record);
+        record.onData = (chunk) => {
+          lane.write(chunk);
+          onData(chunk);
+        };
+      }
+      for (const wake of this.#waiting.splice(0)) wake(this.lanes.length);
+    };
+  }
+
+  async lane(at: number): Promise<Recorder> {
+    while (this.lanes[at] === undefined) await new Promise((resolve) => this.#waiting.push(resolve));
+    return this.lanes[at];
+  }
+}
+
+export interface WorldOptions {
+  readonly listen?: Partial<QuicListenOptions>;
+  readonly recorder?: { keeps?: boolean; consumes?: boolean; echoes?: boolean };
+}
+
+export async function quicWorld({ listen = {}, recorder = {} }: WorldOptions = {}): Promise<QuicWorld> {
+  const authority = await createTestAuthority();
+  const { caPem } = authority;
+  const nodeTls = { ...(await authority.issue({ role: "node" })), caPem };
+  const agentTls = { ...(await authority.issue({ role: "agent" })), caPem };
+  const sessions: NodeSide[] = [];
+  const waiting: (() => void)[] = [];
+  const listener = await listenQuic({
+    host: "127.0.0.1",
+    port: 0,
+    tls: nodeTls,
+    onSession: (session) => {
+      sessions.push(new NodeSide(session, recorder));
+      for (const wake of waiting.splice(0)) wake();
+    },
+    log: silentLogger,
+    clock: systemClock,
+    ...listen,
+  });
+  const endpoints = new QuicEndpoints();
+  const connectorWith = (options: Partial<QuicConnectOptions>): QuicConnector =>
+    createQuicConnector({ address: listener.address, tls: agentTls, endpoints, clock: systemClock, ...options });
+  const connector = connectorWith({});
+  return {
+    authority,
+    nodeTls,
+    agentTls,
+    listener,
+    endpoints,
+    connector,
+    connectorWith,
+    sessions,
+    async pair(from = connector) {
+      const at = sessions.length;
+      const agent = await from.connect(never);
+      while (sessions[at] === undefined) await new Promise<void>((resolve) => waiting.push(resolve));
+      return { agent, node: sessions[at] };
+    },
+    async [Symbol.asyncDispose]() {
+      await endpoints.close();
+      await listener.close();
+    },
+  };
+}
