@@ -46,7 +46,8 @@ function typeText(schema: JsonSchema): string {
 function settingsTable(schema: z.ZodType): string {
   const json = z.toJSONSchema(schema, { io: "input" }) as JsonSchema; // the shape of JSON Schema that is read here
   const rows = Object.entries(json.properties ?? {}).map(([name, field]) => {
-    const fallback = field.default === undefined || typeof field.default === "object" ? "" : `\`${String(field.default)}\``;
+    const fallback =
+      field.default === undefined || typeof field.default === "object" ? "" : `\`${String(field.default)}\``;
     return `| \`${name}\` | ${typeText(field)} | ${fallback} | ${field.description ?? ""} |`;
   });
   return `| setting | type | default | meaning |\n|---|---|---|---|\n${rows.join("\n")}`;
@@ -96,7 +97,11 @@ for (const [name, text] of [
 ] as const) {
   const path = join(root, name);
   if (!isCheck) await Bun.write(path, text);
-  else if ((await Bun.file(path).text().catch(() => "")) !== text) {
+  else if (
+    (await Bun.file(path)
+      .text()
+      .catch(() => "")) !== text
+  ) {
     process.stderr.write(`${name} is out of date: run "npm run docs"\n`);
     isStale = true;
   }

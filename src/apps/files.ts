@@ -14,7 +14,9 @@ function isMissing(error: unknown): boolean {
 
 function storeError(path: string, what: string, cause: unknown): SallyError {
   const why = cause instanceof Error ? cause.message : String(cause);
-  return new SallyError("STORE_FAILED", `cannot ${what} ${path} (${why}): check the folder and its permissions`, { cause });
+  return new SallyError("STORE_FAILED", `cannot ${what} ${path} (${why}): check the folder and its permissions`, {
+    cause,
+  });
 }
 
 /** The text of a file, or undefined when there is none. @throws SallyError STORE_FAILED */

@@ -81,7 +81,13 @@ export class LiveStatus {
   #drawn = 0;
   #timer: Timer | undefined;
 
-  constructor(options: { clock: Clock; paint: Paint; read(): StatusModel; columns(): number; write(text: string): void }) {
+  constructor(options: {
+    clock: Clock;
+    paint: Paint;
+    read(): StatusModel;
+    columns(): number;
+    write(text: string): void;
+  }) {
     this.#options = options;
   }
 

@@ -50,7 +50,10 @@ export function printable(text: string): string {
 function formatFields(fields: LogFields): string {
   return Object.entries(fields)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => ` ${name}=${printable(typeof value === "string" && /[\s"]/.test(value) ? JSON.stringify(value) : String(value))}`)
+    .map(
+      ([name, value]) =>
+        ` ${name}=${printable(typeof value === "string" && /[\s"]/.test(value) ? JSON.stringify(value) : String(value))}`,
+    )
     .join("");
 }
 
@@ -66,7 +69,10 @@ export function createSink(options: { isJson: boolean; paint: Paint; write(line:
   return (level, message, fields) => {
     const time = new Date().toISOString();
     if (isJson) write(`${JSON.stringify({ time, level, message, ...fields })}\n`);
-    else write(`${paint.dim(time.slice(11, 23))} ${tags[level]} ${printable(message)}${paint.dim(formatFields(fields))}\n`);
+    else
+      write(
+        `${paint.dim(time.slice(11, 23))} ${tags[level]} ${printable(message)}${paint.dim(formatFields(fields))}\n`,
+      );
   };
 }
 
@@ -92,7 +98,9 @@ export function createOutput(options: { isJson: boolean; noColor: boolean }): Ou
 /** Prints what failed and what to try, and says which exit code that is. */
 export function reportError(output: Output, thrown: unknown): number {
   if (!(thrown instanceof SallyError)) {
-    process.stderr.write(`sally: a bug: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`);
+    process.stderr.write(
+      `sally: a bug: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`,
+    );
     return 1;
   }
   output.event({ event: "error", code: thrown.code, message: thrown.message });
