@@ -7,7 +7,7 @@ import type { ErrorCode } from "../core/errors.ts";
 import { toSallyError } from "../core/errors.ts";
 import type { PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
-import type { ClaimedResult, ControlMessage, TunnelClaim } from "../wire/messages.ts";
+import type { ClaimResult, ControlMessage, TunnelRequest } from "../wire/messages.ts";
 import type { LinkState, Membership, TunnelTable } from "./tunnel-table.ts";
 
 export type ClaimDecision =
@@ -17,7 +17,7 @@ export type ClaimDecision =
 /** Who may have which name: the control room's side of a claim. */
 export interface ClaimPolicy {
   /** Reserves or extends the name, or derives one from `stableKey` when the request has no name. */
-  claim(peer: PeerIdentity, request: TunnelClaim): Promise<ClaimDecision>;
+  claim(peer: PeerIdentity, request: TunnelRequest): Promise<ClaimDecision>;
   release(peer: PeerIdentity, name: string): void | Promise<void>;
   /** These names are served now: their leases are extended. */
   touch(names: readonly string[]): void | Promise<void>;
@@ -39,7 +39,7 @@ type ClaimMessage = Extract<ControlMessage, { readonly type: "claim" }>;
 
 /** Never rejects: what goes wrong is part of the answer. */
 export async function answerClaim(options: ClaimsOptions, state: LinkState, message: ClaimMessage): Promise<void> {
-  const results: ClaimedResult[] = [];
+  const results: ClaimResult[] = [];
   const gaveWay: Membership[] = [];
   const claimed = new Set<string>();
   for (const request of message.tunnels) {
@@ -61,7 +61,7 @@ export async function answerClaim(options: ClaimsOptions, state: LinkState, mess
 async function decide(
   { policy, limits }: ClaimsOptions,
   state: LinkState,
-  request: TunnelClaim,
+  request: TunnelRequest,
 ): Promise<ClaimDecision> {
   const isNew = request.name === undefined || !state.memberships.has(request.name);
   if (isNew && state.memberships.size >= limits.tunnelsPerLink) {
@@ -78,8 +78,8 @@ async function decide(
 function place(
   options: ClaimsOptions,
   state: LinkState,
-  { request, name, gaveWay }: { request: TunnelClaim; name: string; gaveWay: Membership[] },
-): ClaimedResult {
+  { request, name, gaveWay }: { request: TunnelRequest; name: string; gaveWay: Membership[] },
+): ClaimResult {
   if (!options.isAccepting(state)) {
     return refusal(name, { ok: false, code: "DRAINING", message: "The node is shutting down." });
   }
@@ -123,7 +123,7 @@ function letGo(gaveWay: readonly Membership[]): void {
 function refusal(
   name: string | undefined,
   { code, message }: Extract<ClaimDecision, { readonly ok: false }>,
-): ClaimedResult {
+): ClaimResult {
   return name === undefined ? { ok: false, code, message } : { name, ok: false, code, message };
 }
 

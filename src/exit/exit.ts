@@ -4,7 +4,6 @@
  * what was revoked and how a probe travels is injected.
  */
 
-import type { Address } from "../core/address.ts";
 import { sleep, type Clock, type Timer } from "../core/clock.ts";
 import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
 import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
@@ -12,42 +11,15 @@ import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { Scope } from "../core/scope.ts";
 import type { Dialer } from "../ports/dialer.ts";
-import type { Session, TransportKind } from "../ports/session.ts";
+import type { Session } from "../ports/session.ts";
 import type { TunnelDirectory, TunnelEntry } from "../ports/tunnel-directory.ts";
 import { acceptLink, type Link, type LinkOptions } from "../wire/link.ts";
 import type { ControlMessage } from "../wire/messages.ts";
 import type { WindowBudget } from "../wire/window-budget.ts";
 import { answerClaim, type ClaimPolicy, type ClaimsOptions } from "./claims.ts";
 import { createLinkDialer } from "./link-dialer.ts";
+import { describeLink, type ExitEvent, type LinkInfo } from "./link-info.ts";
 import { TunnelTable, type LinkState } from "./tunnel-table.ts";
-
-/** One live link, for `sally status`, metrics and the audit log. */
-export interface LinkInfo {
-  readonly id: string;
-  readonly names: readonly string[];
-  readonly identity: string;
-  readonly installation: string;
-  readonly keyFingerprint: string;
-  readonly tokenId: string | undefined;
-  readonly transport: TransportKind;
-  readonly remote: Address;
-  readonly rttMs: number | undefined;
-  readonly streams: number;
-  readonly lanes: number;
-  readonly headroom: number;
-  /** How long the link has been up. */
-  readonly connectedForMs: number;
-  readonly isDraining: boolean;
-}
-
-export type ExitEvent =
-  | { readonly event: "link-up"; readonly link: LinkInfo }
-  | { readonly event: "link-down"; readonly link: LinkInfo; readonly error: SallyError | undefined }
-  | { readonly event: "handshake-failed"; readonly remote: Address; readonly error: SallyError }
-  | { readonly event: "claimed" | "replaced" | "released"; readonly name: string; readonly link: LinkInfo }
-  | { readonly event: "refused"; readonly name: string | undefined; readonly code: ErrorCode; readonly link: LinkInfo }
-  | { readonly event: "revoked"; readonly link: LinkInfo }
-  | { readonly event: "origin"; readonly name: string; readonly state: "up" | "down"; readonly link: LinkInfo };
 
 export type ProbeResult =
   | { readonly ok: true; readonly rttMs: number }
@@ -66,6 +38,8 @@ export interface ExitOptions {
   readonly log: Logger;
   readonly limits: Limits;
   readonly budget: WindowBudget;
+  /** Passed on to the links: how the frames of one turn of the event loop are gathered. */
+  readonly schedule?: (task: () => void) => void;
   readonly onEvent?: (event: ExitEvent) => void;
   readonly random?: () => number;
   /** Default one hour. */
@@ -201,7 +175,7 @@ class ExitNode implements Exit {
   }
 
   async #handshake(session: Session, signal: AbortSignal): Promise<Link> {
-    const { accept = acceptLink, auth, clock, log, limits, budget } = this.#options;
+    const { accept = acceptLink, auth, clock, log, limits, budget, schedule } = this.#options;
     const deadline = new AbortController();
     const timer: Timer = clock.after(limits.handshakeMs, () => deadline.abort(new SallyError("CONNECT_TIMEOUT")));
     const callbacks: LinkOptions = {
@@ -212,6 +186,7 @@ class ExitNode implements Exit {
       onStream: (stream) => stream.refuse(new SallyError("FORBIDDEN", "An agent opens no streams.")),
       onMessage: (message, link) => this.#onMessage(message, link),
       onClose: (error, link) => this.#onClose(error, link),
+      ...(schedule === undefined ? {} : { schedule }),
     };
     try {
       return await accept(session, auth, callbacks, AbortSignal.any([signal, deadline.signal]));
@@ -373,23 +348,8 @@ class ExitNode implements Exit {
     this.#options.onEvent?.(event);
   }
 
-  #info({ link, headroom, connectedMs, isDraining, memberships }: LinkState): LinkInfo {
-    return {
-      id: link.id,
-      names: [...memberships.keys()],
-      identity: link.peer.identity,
-      installation: link.peer.installation,
-      keyFingerprint: link.peer.keyFingerprint,
-      tokenId: link.peer.tokenId,
-      transport: link.transport,
-      remote: link.remote,
-      rttMs: link.rttMs,
-      streams: link.streamCount,
-      lanes: link.laneCount,
-      headroom,
-      connectedForMs: this.#options.clock.nowMs() - connectedMs,
-      isDraining,
-    };
+  #info(state: LinkState): LinkInfo {
+    return describeLink(state, this.#options.clock.nowMs());
   }
 }
 

@@ -51,7 +51,9 @@ function dial(options: LinkDialerOptions, request: DialRequest): DialResult {
 
 /** The access rule: the link holds the name (it is a member), is not being closed, and its certificate is current. */
 function mayCarry({ clock, certificateGraceMs }: LinkDialerOptions, { state }: Membership): boolean {
-  return !state.isDraining && clock.wallMs() <= state.link.peer.notAfterMs + certificateGraceMs;
+  return (
+    !state.isDraining && !state.link.isDraining && clock.wallMs() <= state.link.peer.notAfterMs + certificateGraceMs
+  );
 }
 
 function preambleOf({ tunnel, protocol, visitor }: DialRequest) {

@@ -25,7 +25,7 @@ export interface LinkState {
   readonly link: Link;
   /** Order of arrival on this node: the higher one is the newer link. */
   readonly sequence: number;
-  /** Wall clock. */
+  /** Monotonic. */
   readonly connectedMs: number;
   /** 0..1; 1 until the agent reports. */
   headroom: number;
@@ -184,7 +184,7 @@ function standing(member: Membership, state: LinkState, request: PlaceRequest): 
   const bothShare = member.isShared && request.isShared;
   // One machine may share a name between two of its own services; the same service twice is a restart.
   if (bothShare && (!isSameInstallation || member.originLabel !== request.originLabel)) return "shares";
-  if (isSameInstallation || member.state.isDraining) return "gives-way";
+  if (isSameInstallation || member.state.isDraining || held.isDraining) return "gives-way";
   return "refuses";
 }
 

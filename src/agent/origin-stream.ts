@@ -1,0 +1,201 @@
+/**
+ * Joins one stream from the node with one connection to the origin. Bytes are credited back when the other side's
+ * queue has room for them, half-closes are kept both ways, and the end of the stream tells the edge how much of what
+ * it sent reached the origin, so that it knows whether a request may be replayed.
+ */
+
+import type { Clock } from "../core/clock.ts";
+import type { Duplex, DuplexHandler } from "../core/duplex.ts";
+import { SallyError } from "../core/errors.ts";
+import type { Limits } from "../core/limits.ts";
+import type { IncomingStream } from "../wire/link.ts";
+import type { StreamTap } from "./tap.ts";
+
+/** Totals of an agent, shared by its streams. */
+export interface TrafficCounters {
+  streams: number;
+  openStreams: number;
+  bytesToOrigin: number;
+  bytesFromOrigin: number;
+}
+
+export interface OriginStreamOptions {
+  readonly stream: IncomingStream;
+  readonly counters: TrafficCounters;
+  readonly tap: StreamTap | undefined;
+  readonly clock: Clock;
+  readonly limits: Limits;
+  /** Called when the stream needs its origin connection no more before it had one. */
+  readonly onAbandoned: () => void;
+}
+
+/** How often the last bytes of a broken origin are looked after, before the stream is reset. */
+const lingerStepMs = 5;
+
+export class OriginStream {
+  readonly #stream: IncomingStream;
+  readonly #options: OriginStreamOptions;
+  readonly #counters: TrafficCounters;
+  readonly #tap: StreamTap | undefined;
+  #isDone = false;
+  #early: Uint8Array[] = [];
+  #hasEarlyEnd = false;
+  #openSides = 2;
+  /** Bytes given to the origin's socket. */
+  #writtenBytes = 0;
+  /** Delivered to us by the stream, and not consumed because the origin's queue is full; and the other way. */
+  #owedToStream = 0;
+  #owedToOrigin = 0;
+  #isUpgraded = false;
+  #isSealed = false;
+
+  /** Takes over the stream at once: what arrives before the origin does is kept, bounded by the stream's window. */
+  constructor(options: OriginStreamOptions) {
+    this.#options = options;
+    this.#stream = options.stream;
+    this.#counters = options.counters;
+    this.#tap = options.tap;
+    options.counters.streams++;
+    options.counters.openStreams++;
+    this.#stream.handler = {
+      onData: (chunk) => void this.#early.push(chunk),
+      onEnd: () => void (this.#hasEarlyEnd = true),
+      onDrain() {},
+      onClose: () => {
+        this.#early = [];
+        this.#finish();
+        options.onAbandoned();
+      },
+    };
+  }
+
+  get isDone(): boolean {
+    return this.#isDone;
+  }
+
+  /** There is no origin for this stream. */
+  refuse(error: SallyError): void {
+    if (this.#isDone) return;
+    this.#early = [];
+    this.#finish();
+    this.#stream.refuse(error);
+  }
+
+  /** The origin answered: from here on bytes flow. */
+  join(origin: Duplex): void {
+    if (this.#isDone) return origin.reset(new SallyError("CANCELLED"));
+    this.#stream.handler = this.#fromStream(origin);
+    origin.handler = this.#fromOrigin(origin);
+    this.#stream.accept();
+    const early = this.#early;
+    this.#early = [];
+    for (const chunk of early) this.#stream.handler.onData(chunk);
+    if (this.#hasEarlyEnd) origin.end();
+  }
+
+  #fromStream(origin: Duplex): DuplexHandler {
+    const stream = this.#stream;
+    return {
+      // hot: bench/relay, every byte towards the origin passes here once
+      onData: (chunk) => {
+        const { length } = chunk;
+        if (this.#isSealed) return stream.consume(length);
+        this.#writtenBytes += length;
+        this.#counters.bytesToOrigin += length;
+        if (this.#tap !== undefined) this.#tap.toOrigin(chunk);
+        if (origin.write(chunk)) stream.consume(length);
+        else this.#owedToStream += length;
+      },
+      onEnd: () => origin.end(),
+      onDrain: () => {
+        const bytes = this.#owedToOrigin;
+        this.#owedToOrigin = 0;
+        if (bytes > 0) origin.consume(bytes);
+      },
+      onClose: (error) => {
+        if (error === undefined) return this.#closeSide();
+        // The visitor went away, or the link did: the origin must not take the cut for an end.
+        this.#finish();
+        origin.reset(error);
+      },
+    };
+  }
+
+  #fromOrigin(origin: Duplex): DuplexHandler {
+    const stream = this.#stream;
+    return {
+      // hot: bench/relay, every byte from the origin passes here once
+      onData: (chunk) => {
+        const { length } = chunk;
+        this.#counters.bytesFromOrigin += length;
+        if (chunk[9] === 0x31 && isSwitching(chunk)) this.#isUpgraded = true;
+        if (this.#tap !== undefined) this.#tap.fromOrigin(chunk);
+        if (stream.write(chunk)) origin.consume(length);
+        else this.#owedToOrigin += length;
+      },
+      onEnd: () => this.#endFromOrigin(origin),
+      onDrain: () => {
+        const bytes = this.#owedToStream;
+        this.#owedToStream = 0;
+        if (bytes > 0) stream.consume(bytes);
+      },
+      onClose: (error) => {
+        if (error === undefined) return this.#closeSide();
+        this.#failFromOrigin(origin, error);
+      },
+    };
+  }
+
+  /**
+   * An HTTP origin that ended its direction takes no further request on this connection, and what the FIN says was
+   * delivered must stay true: the edge replays whatever came later. Raw and upgraded connections keep the half-close.
+   */
+  #endFromOrigin(origin: Duplex): void {
+    const stream = this.#stream;
+    stream.reportDelivered(this.#writtenBytes);
+    stream.end();
+    if (stream.preamble.protocol !== "http" || this.#isUpgraded) return;
+    this.#isSealed = true;
+    const bytes = this.#owedToStream;
+    this.#owedToStream = 0;
+    if (bytes > 0) stream.consume(bytes);
+    origin.end();
+  }
+
+  /** What the origin sent before it broke still goes out; then the stream is reset. */
+  #failFromOrigin(origin: Duplex, error: SallyError): void {
+    const stream = this.#stream;
+    stream.reportDelivered(Math.max(0, this.#writtenBytes - origin.queuedBytes));
+    this.#isSealed = true;
+    const reset = new SallyError("ORIGIN_RESET", undefined, { cause: error });
+    const deadlineMs = this.#options.clock.nowMs() + this.#options.limits.socketLingerMs;
+    const step = (): void => {
+      if (this.#isDone) return;
+      if (stream.queuedBytes > 0 && this.#options.clock.nowMs() < deadlineMs) {
+        this.#options.clock.after(lingerStepMs, step);
+        return;
+      }
+      this.#finish();
+      stream.reset(reset);
+    };
+    step();
+  }
+
+  #closeSide(): void {
+    this.#openSides--;
+    if (this.#openSides === 0) this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#isDone) return;
+    this.#isDone = true;
+    this.#counters.openStreams--;
+  }
+}
+
+/** `HTTP/1.1 101`, at the start of a chunk. */
+function isSwitching(chunk: Uint8Array): boolean {
+  return (
+    chunk[0] === 0x48 && chunk[1] === 0x54 && chunk[5] === 0x31 && chunk[10] === 0x30 && chunk[11] === 0x31 // H T 1 0 1
+  );
+}
