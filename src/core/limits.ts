@@ -15,6 +15,16 @@ export const limits = {
   lanesPerLinkMax: 32,
   streamsPerLink: 10_000,
   controlMessageBytes: 64 * 1024,
+  /** Control messages sent and not yet acknowledged. */
+  controlUnackedMax: 1_024,
+  /** Frames other than DATA that wait because the peer does not read, on top of the lane's send queue. */
+  laneControlQueueBytes: 1024 * 1024,
+  handshakeMessageBytes: 16 * 1024,
+  /** Text that REFUSED, RESET and GOAWAY carry. */
+  reasonBytes: 512,
+  /** Streams that a peer may open and reset, or open over a limit: so many at once, and so many a second. */
+  streamChurnBurst: 10_000,
+  streamChurnPerSecond: 1_000,
   processWindowBudgetBytes: 512 * 1024 * 1024,
   openWaitersMax: 1_000,
   openWaitMs: 5_000,
@@ -82,9 +92,9 @@ export const limits = {
   apiBodyBytes: 16 * 1024,
   apiListMax: 1_000,
   auditRecordsMax: 100_000,
-  generatedNameAttempts: 64,
+  generatedNameAttempts: 8,
   tokenPatternsMax: 100,
-  revocationCacheMax: 20_000,
+  tokensMax: 10_000,
   probeMs: 5_000,
   drainGraceMs: 30_000,
 } as const;

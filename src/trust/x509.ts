@@ -3,7 +3,9 @@
  * library costs 80 ms and a polyfill of Reflect, and only a node that issues needs it. Checking does without.
  */
 
-export type X509 = typeof import("@peculiar/x509");
+import type * as peculiar from "@peculiar/x509";
+
+export type X509 = typeof peculiar;
 
 export async function loadX509(): Promise<X509> {
   await import("reflect-metadata"); // tsyringe, inside the library, refuses to load without it
