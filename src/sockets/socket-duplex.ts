@@ -1,0 +1,266 @@
+/**
+ * A Bun TCP, TLS or unix socket as a `Duplex`. It hides Bun's partial writes, its pause and resume, and which of its
+ * events mean a clean end. One small object per connection and one shared handler table: this is the hot path of
+ * everything. Rule kept: accepted bytes arrive (shutdown after the queue is empty, never Bun's `end()`, which drops
+ * bytes while the peer is sending; see docs/runtime-facts.md), and unread bytes are bounded by pausing the socket.
+ */
+
+import { idleHandler, type Duplex, type DuplexHandler } from "../core/duplex.ts";
+import { SallyError, type ErrorCode } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
+
+/** What is used of Bun's socket; tests stand in for it. */
+export interface RawSocket {
+  write(chunk: Uint8Array, offset?: number, length?: number): number;
+  flush(): void;
+  shutdown(): void;
+  terminate(): void;
+  pause(): void;
+  resume(): void;
+}
+
+/** Events that came before anybody set a handler. */
+interface Early {
+  readonly chunks: Uint8Array[];
+  ended: boolean;
+  closed: { readonly error: SallyError | undefined } | undefined;
+}
+
+const coalescedBytes = 64 * 1024;
+
+export class SocketDuplex implements Duplex {
+  readonly #closeCode: ErrorCode;
+  #socket: RawSocket | undefined;
+  #handler: DuplexHandler = idleHandler;
+  #early: Early | undefined = { chunks: [], ended: false, closed: undefined };
+  #queue: Uint8Array[] = [];
+  #queueHead = 0;
+  #queuedBytes = 0;
+  #unreadBytes = 0;
+  #isPaused = false;
+  #wantsDrain = false;
+  #isEnding = false;
+  #isShutDown = false;
+  #hasPeerEnded = false;
+  #isClosed = false;
+
+  /** `closeCode` is the code of the error that `onClose` reports when the connection is lost. */
+  constructor(socket: RawSocket | undefined, closeCode: ErrorCode = "LINK_LOST") {
+    this.#socket = socket;
+    this.#closeCode = closeCode;
+  }
+
+  get handler(): DuplexHandler {
+    return this.#handler;
+  }
+
+  set handler(handler: DuplexHandler) {
+    this.#handler = handler;
+    const early = this.#early;
+    if (early === undefined) return;
+    if (early.chunks.length === 0 && !early.ended && early.closed === undefined) this.#early = undefined;
+    else queueMicrotask(() => this.#deliverEarly());
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** False once the connection is gone, or was reset by us. */
+  get isOpen(): boolean {
+    return !this.#isClosed;
+  }
+
+  // hot: bench/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
+  write(chunk: Uint8Array): boolean {
+    const length = chunk.length;
+    if (length === 0 || this.#isClosed || this.#isEnding) return true;
+    let taken = 0;
+    if (this.#queuedBytes === 0 && this.#socket !== undefined) {
+      taken = this.#socket.write(chunk);
+      if (taken === length) return true;
+      if (taken < 0) return true; // Closing: Bun's close event follows.
+    }
+    this.#queue.push(taken === 0 ? chunk : chunk.subarray(taken));
+    this.#queuedBytes += length - taken;
+    if (this.#queuedBytes <= limits.socketQueueHighBytes) return true;
+    this.#wantsDrain = true;
+    return false;
+  }
+
+  end(): void {
+    if (this.#isEnding || this.#isClosed) return;
+    this.#isEnding = true;
+    if (this.#queuedBytes === 0) this.#shutDown();
+  }
+
+  reset(_error: SallyError): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#early = undefined;
+    this.#dropQueue();
+    this.#handler = idleHandler;
+    this.#socket?.terminate(); // SO_LINGER 0: the peer sees RST, measured.
+  }
+
+  consume(byteCount: number): void {
+    this.#unreadBytes -= byteCount;
+    if (this.#isPaused && this.#unreadBytes < limits.socketReadHighBytes / 2 && !this.#isClosed) {
+      this.#isPaused = false;
+      this.#socket?.resume();
+    }
+  }
+
+  /** Gives the socket away, to start TLS on it; this duplex is over and reports nothing more. */
+  detach(): RawSocket | undefined {
+    this.#isClosed = true;
+    this.#early = undefined;
+    this.#handler = idleHandler;
+    this.#dropQueue();
+    return this.#socket;
+  }
+
+  #shutDown(): void {
+    const socket = this.#socket;
+    if (socket === undefined || this.#isShutDown) return;
+    this.#isShutDown = true;
+    socket.flush();
+    socket.shutdown();
+  }
+
+  #dropQueue(): void {
+    this.#queue = [];
+    this.#queueHead = 0;
+    this.#queuedBytes = 0;
+  }
+
+  /** Writes queued chunks until the socket refuses; small neighbours travel together. */
+  #flushQueue(): void {
+    const socket = this.#socket;
+    if (socket === undefined) return;
+    while (this.#queuedBytes > 0) {
+      const chunk = this.#nextQueued();
+      const taken = socket.write(chunk);
+      if (taken < 0) return this.#dropQueue();
+      this.#queuedBytes -= taken;
+      if (taken < chunk.length) {
+        if (taken > 0) this.#queue[this.#queueHead] = chunk.subarray(taken);
+        break;
+      }
+      this.#queueHead++;
+    }
+    if (this.#queuedBytes === 0) {
+      if (this.#queue.length > 0) this.#dropQueue();
+      if (this.#isEnding) this.#shutDown();
+    }
+    if (this.#wantsDrain && this.#queuedBytes <= limits.socketQueueLowBytes && !this.#isEnding) {
+      this.#wantsDrain = false;
+      this.#handler.onDrain();
+    }
+  }
+
+  /** The head of the queue, joined with its small followers. */
+  #nextQueued(): Uint8Array {
+    const queue = this.#queue;
+    const head = this.#queueHead;
+    const first = queue[head]!; // queuedBytes > 0
+    let end = head + 1;
+    let total = first.length;
+    while (end < queue.length && total + queue[end]!.length <= coalescedBytes) total += queue[end++]!.length;
+    if (end === head + 1) return first;
+    const joined = new Uint8Array(total);
+    let at = 0;
+    for (let i = head; i < end; i++) {
+      joined.set(queue[i]!, at);
+      at += queue[i]!.length;
+    }
+    queue.splice(0, end, joined);
+    this.#queueHead = 0;
+    return joined;
+  }
+
+  #opened(socket: RawSocket): void {
+    this.#socket = socket;
+    if (this.#isClosed) return socket.terminate();
+    if (this.#queuedBytes > 0) this.#flushQueue();
+    else if (this.#isEnding) this.#shutDown();
+  }
+
+  // hot: bench/sockets.ts.
+  #received(chunk: Uint8Array): void {
+    if (this.#isClosed) return;
+    this.#unreadBytes += chunk.length;
+    if (this.#early === undefined) this.#handler.onData(chunk);
+    else this.#early.chunks.push(chunk);
+    if (this.#unreadBytes > limits.socketReadHighBytes && !this.#isPaused && !this.#isClosed) {
+      this.#isPaused = true;
+      this.#socket?.pause();
+    }
+  }
+
+  #peerEnded(): void {
+    if (this.#isClosed || this.#hasPeerEnded) return;
+    this.#hasPeerEnded = true;
+    if (this.#early === undefined) this.#handler.onEnd();
+    else this.#early.ended = true;
+  }
+
+  #closed(error: Error | undefined): void {
+    if (this.#isClosed) return;
+    // After our FIN, Bun reports the peer's on a plain socket as a close without an `end` event.
+    const isClean = error === undefined && this.#isShutDown;
+    if (isClean) this.#peerEnded();
+    if (this.#isClosed) return; // The handler reset us in onEnd.
+    this.#isClosed = true;
+    this.#dropQueue();
+    const reason = isClean ? undefined : closeError(this.#closeCode, error);
+    if (this.#early !== undefined) {
+      this.#early.closed = { error: reason };
+      return;
+    }
+    const handler = this.#handler;
+    this.#handler = idleHandler;
+    handler.onClose(reason);
+  }
+
+  #deliverEarly(): void {
+    const early = this.#early;
+    if (early === undefined) return;
+    this.#early = undefined;
+    const handler = this.#handler;
+    for (const chunk of early.chunks) {
+      if (this.#handler === idleHandler) return; // Reset meanwhile.
+      this.#handler.onData(chunk);
+    }
+    if (early.ended && this.#handler !== idleHandler) this.#handler.onEnd();
+    if (early.closed === undefined || this.#handler === idleHandler) return;
+    this.#handler = idleHandler;
+    handler.onClose(early.closed.error);
+  }
+
+  /** The one handler table; Bun passes the duplex as `socket.data`. */
+  static readonly events = {
+    binaryType: "uint8array",
+    open: (socket: RawSocket & { readonly data: SocketDuplex }): void => socket.data.#opened(socket),
+    data: (socket: { readonly data: SocketDuplex }, chunk: Uint8Array): void => socket.data.#received(chunk),
+    drain: (socket: { readonly data: SocketDuplex }): void => {
+      if (socket.data.#queuedBytes > 0) socket.data.#flushQueue();
+    },
+    end: (socket: { readonly data: SocketDuplex }): void => socket.data.#peerEnded(),
+    close: (socket: { readonly data: SocketDuplex }, error?: Error): void => socket.data.#closed(error),
+    error: (socket: { readonly data: SocketDuplex }, error: Error): void => socket.data.#failed(error),
+  } as const;
+
+  /** A handler of ours threw (a bug), or an established TLS session broke: neither may look like a clean end. */
+  #failed(error: Error): void {
+    if (this.#isClosed) return;
+    const socket = this.#socket;
+    this.#closed(error);
+    socket?.terminate();
+  }
+}
+
+function closeError(code: ErrorCode, cause: Error | undefined): SallyError {
+  if (cause === undefined) return new SallyError(code, "the connection was closed before both sides had ended");
+  return new SallyError(code, `the connection was lost: ${cause.message}`, { cause });
+}
