@@ -25,8 +25,6 @@ export interface OriginStreamOptions {
   readonly tap: StreamTap | undefined;
   readonly clock: Clock;
   readonly limits: Limits;
-  /** Called when the stream needs its origin connection no more before it had one. */
-  readonly onAbandoned: () => void;
 }
 
 /** How often the last bytes of a broken origin are looked after, before the stream is reset. */
@@ -37,6 +35,7 @@ export class OriginStream {
   readonly #options: OriginStreamOptions;
   readonly #counters: TrafficCounters;
   readonly #tap: StreamTap | undefined;
+  readonly #abandoned = new AbortController();
   #isDone = false;
   #early: Uint8Array[] = [];
   #hasEarlyEnd = false;
@@ -64,13 +63,22 @@ export class OriginStream {
       onClose: () => {
         this.#early = [];
         this.#finish();
-        options.onAbandoned();
+        this.#abandoned.abort(new SallyError("CANCELLED"));
       },
     };
   }
 
   get isDone(): boolean {
     return this.#isDone;
+  }
+
+  /** Aborted when the visitor gives up before the origin has answered. */
+  get signal(): AbortSignal {
+    return this.#abandoned.signal;
+  }
+
+  get tunnel(): string {
+    return this.#stream.preamble.tunnel;
   }
 
   /** There is no origin for this stream. */

@@ -10,9 +10,7 @@ import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import type { OriginTarget } from "../config/origin-target.ts";
 import { connectSocket } from "../sockets/connect.ts";
-import type { IncomingStream } from "../wire/link.ts";
-import { OriginStream, type TrafficCounters } from "./origin-stream.ts";
-import type { StreamTap } from "./tap.ts";
+import type { OriginStream } from "./origin-stream.ts";
 
 export type OriginState = "unknown" | "up" | "down";
 
@@ -26,9 +24,6 @@ export interface OriginOptions {
   readonly target: OriginTarget;
   readonly clock: Clock;
   readonly limits: Limits;
-  readonly counters: TrafficCounters;
-  /** A tap for a new stream, while somebody listens. */
-  readonly makeTap: () => StreamTap | undefined;
   readonly onState: (state: "up" | "down", error: SallyError | undefined) => void;
   readonly dial?: DialOrigin;
 }
@@ -76,19 +71,16 @@ export class Origin {
     }
   }
 
-  /** Connects the stream to the origin, or refuses it with the reason. */
-  serve(stream: IncomingStream): void {
-    const { counters, clock, limits, makeTap } = this.#options;
-    const abandoned = new AbortController();
-    const joint = new OriginStream({
-      stream,
-      counters,
-      tap: makeTap(),
-      clock,
-      limits,
-      onAbandoned: () => abandoned.abort(new SallyError("CANCELLED")),
-    });
-    void this.#connect(joint, abandoned.signal);
+  /** Connects the stream to the origin, or refuses it with the reason. Never rejects for trouble with the origin. */
+  async serve(joint: OriginStream): Promise<void> {
+    const connection = await this.#connect(joint.signal);
+    if (!(connection instanceof SallyError)) {
+      if (this.#state !== "up") this.#set("up", undefined);
+      return joint.join(connection);
+    }
+    if (joint.isDone) return;
+    joint.refuse(connection);
+    this.#set("down", connection);
   }
 
   close(): void {
@@ -96,15 +88,11 @@ export class Origin {
     this.#closing.abort(new SallyError("CANCELLED"));
   }
 
-  async #connect(joint: OriginStream, signal: AbortSignal): Promise<void> {
+  async #connect(signal: AbortSignal): Promise<Duplex | SallyError> {
     try {
-      joint.join(await this.#dial(this.target, { signal, timeoutMs: this.#options.limits.connectMs, withTls: true }));
-      if (this.#state !== "up") this.#set("up", undefined);
+      return await this.#dial(this.target, { signal, timeoutMs: this.#options.limits.connectMs, withTls: true });
     } catch (thrown) {
-      if (joint.isDone) return;
-      const error = originError(thrown, this.target);
-      joint.refuse(error);
-      this.#set("down", error);
+      return originError(thrown, this.target);
     }
   }
 
@@ -124,11 +112,12 @@ export class Origin {
 }
 
 /** Connects over TCP, TLS or a unix socket. Over TLS the origin's certificate is verified against the system's roots. */
-const dialOrigin: DialOrigin = async (target, { signal, timeoutMs, withTls }) => {
-  const { endpoint, isTls } = target;
-  const tls =
-    isTls && withTls && endpoint.kind === "tcp" ? { serverName: endpoint.host, alpn: ["http/1.1"] } : undefined;
-  const options = tls === undefined ? { signal, timeoutMs } : { signal, timeoutMs, tls };
+const dialOrigin: DialOrigin = async ({ endpoint, isTls }, { signal, timeoutMs, withTls }) => {
+  const base = { signal, timeoutMs, closeCode: "ORIGIN_RESET" } as const;
+  const isPlain = !isTls || !withTls || endpoint.kind === "unix";
+  const options = isPlain
+    ? base
+    : { ...base, tls: { serverName: endpoint.host, alpn: ["http/1.1"], failureCode: "ORIGIN_TLS" } as const };
   return (await connectSocket(endpoint, options)).duplex;
 };
 

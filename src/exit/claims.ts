@@ -55,7 +55,7 @@ export async function answerClaim(options: ClaimsOptions, state: LinkState, mess
     results.push(placed);
   }
   letGo(gaveWay);
-  if (options.isAccepting(state)) state.link.send({ type: "claimed", requestId: message.requestId, results });
+  if (!state.link.isClosed) state.link.send({ type: "claimed", requestId: message.requestId, results });
 }
 
 async function decide(

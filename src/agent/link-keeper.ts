@@ -1,0 +1,233 @@
+/**
+ * Keeps one link to a node alive for ever: tries with backoff, replaces a lost link, moves to another node when this
+ * one drains, and returns from WebSocket to QUIC. One loop does all of it, so two attempts never race each other, and
+ * a new link takes over only after its tunnels were claimed; the old one then finishes its streams.
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
+import type { Limits } from "../core/limits.ts";
+import type { Logger } from "../core/log.ts";
+import type { Connector } from "../ports/session.ts";
+import type { Link } from "../wire/link.ts";
+import { Backoff } from "./backoff.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** One node that the agent may link to. */
+export interface AgentNode {
+  /** How people know it: the URL of its tunnel port. */
+  readonly label: string;
+  /** Resolves names anew at each try; in mode auto it races QUIC and WebSocket. */
+  readonly connector: Connector;
+  /** Mode auto only: tried now and then while the link runs over WebSocket. */
+  readonly quicConnector?: Connector;
+}
+
+export interface LinkKeeperOptions {
+  /** Tried in turn; at least one. */
+  readonly nodes: readonly AgentNode[];
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: Limits;
+  readonly random: () => number;
+  /** Before each try: a fresh certificate, if ours expired. */
+  readonly prepare: (signal: AbortSignal) => Promise<void>;
+  readonly connect: (connector: Connector, signal: AbortSignal) => Promise<Link>;
+  /** Claims the tunnels on a new link, before it takes over. */
+  readonly adopt: (link: Link, signal: AbortSignal) => Promise<void>;
+  /** After a failure: true to try again at once. Rejects when trying again is of no use. */
+  readonly recover: (error: SallyError, signal: AbortSignal) => Promise<boolean>;
+  readonly onUp: (link: Link, node: AgentNode) => void;
+  readonly onDown: (link: Link, node: AgentNode, error: SallyError | undefined) => void;
+  readonly onRetry: (node: AgentNode, error: SallyError, delayMs: number) => void;
+}
+
+interface Live {
+  readonly link: Link;
+  readonly node: AgentNode;
+  readonly sinceMs: number;
+  /** Aborted when the link is lost. */
+  readonly lost: AbortController;
+}
+
+/** A link that held this long was good: its loss is tried again without the delays that came before. */
+const stableAfterMs = 10_000;
+/** A QUIC link that died earlier makes the next return wait twice as long. */
+const quicTrustedAfterMs = 60_000;
+const quicPatienceMax = 32;
+/** While a node drains its successor may come any moment. */
+const hurriedRetryMs = 1_000;
+const hurryAfterGraceMs = 10_000;
+
+export class LinkKeeper {
+  readonly #options: LinkKeeperOptions;
+  readonly #wakeup: Wakeup;
+  readonly #backoff: Backoff;
+  readonly #retiring = new Set<Link>();
+  #current: Live | undefined;
+  #lossError: SallyError | undefined;
+  #nodeIndex = 0;
+  #wantsNew = false;
+  #hurryUntilMs = 0;
+  #quicPatience = 1;
+
+  constructor(options: LinkKeeperOptions) {
+    this.#options = options;
+    this.#wakeup = new Wakeup(options.clock);
+    const { reconnectBackoffMinMs, reconnectBackoffMaxMs } = options.limits;
+    this.#backoff = new Backoff({
+      minMs: reconnectBackoffMinMs,
+      maxMs: reconnectBackoffMaxMs,
+      random: options.random,
+    });
+  }
+
+  /** The link that is up; undefined while there is none. */
+  get current(): Link | undefined {
+    return this.#current?.link;
+  }
+
+  get currentNode(): AgentNode | undefined {
+    return this.#current?.node;
+  }
+
+  /** The current link and those that finish their streams. */
+  get links(): readonly Link[] {
+    return this.#current === undefined ? [...this.#retiring] : [this.#current.link, ...this.#retiring];
+  }
+
+  /** Runs until the signal aborts. @throws SallyError when trying again is of no use */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const live = await this.#obtain(signal);
+      if (live === undefined) return;
+      this.#takeOver(live);
+      await this.#upkeep(live, signal);
+    }
+  }
+
+  /** Replaces the link although it seems up: after a sleep, or with a new certificate. Also ends a backoff. */
+  refresh(): void {
+    this.#wantsNew = true;
+    this.#backoff.reset();
+    this.#wakeup.wake();
+  }
+
+  /** The node of this link shuts down: connects elsewhere, or to its successor. */
+  leave(link: Link, graceMs: number): void {
+    const live = this.#current;
+    if (live?.link !== link) return;
+    const nowMs = this.#options.clock.nowMs();
+    this.#nodeIndex++;
+    this.#hurryUntilMs = nowMs + graceMs + hurryAfterGraceMs;
+    // A node that accepts links only to send them away is not asked in a tight loop.
+    if (nowMs - live.sinceMs < stableAfterMs) this.#lossError = new SallyError("DRAINING");
+    this.#wantsNew = true;
+    this.#wakeup.wake();
+  }
+
+  linkClosed(link: Link, error: SallyError | undefined): void {
+    this.#retiring.delete(link);
+    const live = this.#current;
+    if (live?.link !== link) return;
+    this.#current = undefined;
+    this.#lossError = error ?? new SallyError("LINK_LOST");
+    const livedMs = this.#options.clock.nowMs() - live.sinceMs;
+    if (livedMs >= stableAfterMs) this.#backoff.reset();
+    if (link.transport === "quic") {
+      const isTrusted = livedMs >= quicTrustedAfterMs;
+      this.#quicPatience = isTrusted ? 1 : Math.min(this.#quicPatience * 2, quicPatienceMax);
+    }
+    live.lost.abort(new SallyError("LINK_LOST"));
+    this.#options.onDown(link, live.node, error);
+    this.#wakeup.wake();
+  }
+
+  async #obtain(signal: AbortSignal): Promise<Live | undefined> {
+    const { nodes, prepare, recover } = this.#options;
+    let failure = this.#lossError;
+    this.#lossError = undefined;
+    this.#wantsNew = false;
+    this.#wakeup.clear();
+    for (;;) {
+      const node = nodes[this.#nodeIndex % nodes.length]!; // at least one
+      try {
+        if (failure !== undefined && !(await recover(failure, signal))) await this.#pause(node, failure, signal);
+        if (signal.aborted) return undefined;
+        await prepare(signal);
+        return await this.#establish(nodes[this.#nodeIndex % nodes.length]!, undefined, signal); // at least one
+      } catch (thrown) {
+        if (signal.aborted) return undefined;
+        if (thrown instanceof GiveUp) throw thrown.reason;
+        failure = toSallyError(thrown, "CONNECT_FAILED");
+      }
+    }
+  }
+
+  async #pause(node: AgentNode, error: SallyError, signal: AbortSignal): Promise<void> {
+    const { clock, onRetry } = this.#options;
+    const isHurried = clock.nowMs() < this.#hurryUntilMs;
+    const delayMs = this.#backoff.nextMs(isHurried ? hurriedRetryMs : undefined);
+    onRetry(node, error, delayMs);
+    await this.#wakeup.wait(delayMs, signal);
+  }
+
+  async #establish(node: AgentNode, connector: Connector | undefined, signal: AbortSignal): Promise<Live> {
+    const { connect, adopt, clock } = this.#options;
+    const link = await connect(connector ?? node.connector, signal);
+    try {
+      await adopt(link, signal);
+      if (link.isClosed) throw new SallyError("LINK_LOST");
+    } catch (thrown) {
+      link.close(toSallyError(thrown));
+      throw thrown;
+    }
+    return { link, node, sinceMs: clock.nowMs(), lost: new AbortController() };
+  }
+
+  #takeOver(live: Live): void {
+    const old = this.#current?.link;
+    this.#current = live;
+    this.#options.onUp(live.link, live.node);
+    if (old === undefined || old.isClosed) return;
+    this.#retiring.add(old);
+    old.drain();
+  }
+
+  /** Returns when another link is wanted. */
+  async #upkeep(first: Live, signal: AbortSignal): Promise<void> {
+    let live = first;
+    for (;;) {
+      const quic = live.link.transport === "websocket" ? live.node.quicConnector : undefined;
+      const delayMs = quic === undefined ? Infinity : this.#options.limits.quicReturnEveryMs * this.#quicPatience;
+      const how = await this.#wakeup.wait(delayMs, signal);
+      if (signal.aborted || this.#wantsNew || live.link.isClosed) return;
+      if (how === "woken" || quic === undefined) continue;
+      const next = await this.#tryQuic(live, quic, signal);
+      if (next === undefined) continue;
+      this.#takeOver(next);
+      live = next;
+    }
+  }
+
+  async #tryQuic(live: Live, quic: Connector, signal: AbortSignal): Promise<Live | undefined> {
+    const attempt = AbortSignal.any([signal, live.lost.signal]);
+    try {
+      return await this.#establish(live.node, quic, attempt);
+    } catch (thrown) {
+      if (thrown instanceof GiveUp) throw thrown.reason;
+      this.#options.log.debug("QUIC does not work here yet", { reason: String(thrown) });
+      return undefined;
+    }
+  }
+}
+
+/** Thrown by `adopt` and `recover` when trying again is of no use. */
+export class GiveUp extends Error {
+  readonly reason: SallyError;
+
+  constructor(reason: SallyError) {
+    super(reason.message, { cause: reason });
+    this.reason = reason;
+  }
+}
