@@ -1,9 +1,12 @@
 /** A node and an agent over real QUIC on loopback, for tests. */
 
+import { createSocket, type Socket } from "node:dgram";
+import { readdirSync } from "node:fs";
 import { createTestAuthority, type TestAuthority } from "./certificates.fixture.ts";
+import type { Address } from "../../src/core/address.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import type { Duplex, DuplexHandler } from "../../src/core/duplex.ts";
-import type { SallyError } from "../../src/core/errors.ts";
+import { SallyError } from "../../src/core/errors.ts";
 import { silentLogger } from "../../src/core/log.ts";
 import type { Session } from "../../src/ports/session.ts";
 import {
@@ -174,4 +177,83 @@ export async function quicWorld({ listen = {}, recorder = {} }: WorldOptions = {
       await listener.close();
     },
   };
+}
+
+export function der(certPem: string): Uint8Array {
+  return Uint8Array.fromBase64(certPem.replaceAll(/-----[^-]+-----|\s/g, ""));
+}
+
+export async function codeOf(work: Promise<unknown>): Promise<string> {
+  return work.then(
+    () => "no error",
+    (error: unknown) => (error instanceof SallyError ? error.code : String(error)),
+  );
+}
+
+export async function until(what: string, holds: () => boolean, withinMs: number): Promise<void> {
+  const endMs = performance.now() + withinMs;
+  while (!holds()) {
+    if (performance.now() > endMs) throw new Error(`not within ${withinMs} ms: ${what}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** Open descriptors of this process. */
+export function descriptors(): number {
+  return readdirSync("/proc/self/fd").length;
+}
+
+/** A UDP port that takes everything and says nothing. */
+export async function blackHole(): Promise<Disposable & { readonly address: Address }> {
+  const socket = await boundSocket();
+  return {
+    address: { host: "127.0.0.1", port: socket.address().port },
+    [Symbol.dispose]: () => void socket.close(),
+  };
+}
+
+export interface UdpRelay extends AsyncDisposable {
+  readonly address: Address;
+  /** The port that the node sees. */
+  readonly outerPort: number;
+  readonly portsSeen: number;
+  /** What a NAT does that forgot its mapping. */
+  changePort(): Promise<void>;
+}
+
+/** Stands between one agent and the node as a NAT does. */
+export async function udpRelay(node: Address): Promise<UdpRelay> {
+  const inner = await boundSocket();
+  const outers: Socket[] = [];
+  let agentPort = 0;
+  const changePort = async (): Promise<void> => {
+    const outer = await boundSocket();
+    outer.on("message", (data) => inner.send(data, agentPort, "127.0.0.1"));
+    outers.at(-1)?.removeAllListeners("message"); // what still comes to the old port is lost
+    outers.push(outer);
+  };
+  await changePort();
+  inner.on("message", (data, from) => {
+    agentPort = from.port;
+    outers.at(-1)?.send(data, node.port, node.host);
+  });
+  return {
+    address: { host: "127.0.0.1", port: inner.address().port },
+    get outerPort() {
+      return outers.at(-1)!.address().port;
+    },
+    get portsSeen() {
+      return outers.length;
+    },
+    changePort,
+    async [Symbol.asyncDispose]() {
+      inner.close();
+      for (const outer of outers) outer.close();
+    },
+  };
+}
+
+function boundSocket(): Promise<Socket> {
+  const socket = createSocket({ type: "udp4", recvBufferSize: 4 * 1024 * 1024, sendBufferSize: 4 * 1024 * 1024 });
+  return new Promise((resolve) => socket.bind(0, "127.0.0.1", () => resolve(socket)));
 }

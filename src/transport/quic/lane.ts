@@ -8,11 +8,15 @@
 import { closeCode, reasonOf } from "./close-codes.ts";
 import type { QuicModule } from "./load-quic.ts";
 import { concatBytes } from "../../core/bytes.ts";
+import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
 import { SallyError } from "../../core/errors.ts";
 import type { QuicStream, StreamWriter } from "node:quic";
 
 const drainable = Symbol.for("Stream.drainableProtocol");
+
+/** How long an end that nothing explains waits for its reason. */
+const reasonWaitMs = 100;
 
 /** The first byte of each stream: it makes the stream visible to the node before the link has anything to say. */
 export const lanePreface = 0x01;
@@ -20,16 +24,18 @@ export const lanePreface = 0x01;
 /** What a lane needs of the session that it belongs to. */
 export interface LaneHost {
   readonly quic: QuicModule;
+  readonly clock: Clock;
   /** Counts bytes that were delivered and not consumed yet. False: over the ceiling, the session is closing. */
   received(byteCount: number): boolean;
   consumed(byteCount: number): void;
   /** The lane is over, and needs no more attention. */
   over(lane: QuicLane): void;
-  /** True once the connection is gone; `lossReason` then says why. */
+  /** True once the connection is gone. */
   readonly isGone: boolean;
   /** True after a clean `close()` of ours: then whatever the peer does with a lane that we ended is a clean end. */
   readonly isClosing: boolean;
-  lossReason(): SallyError;
+  /** Why a lane ends with its connection: undefined only for a lane that we ended on a connection closed cleanly. */
+  endReason(lane: QuicLane): SallyError | undefined;
 }
 
 /** Bytes sent before the handshake completed; kept until the node is known to have taken them. */
@@ -63,6 +69,7 @@ export class QuicLane implements Duplex {
   #isEnded = false;
   #isStreamOver = false;
   #resetReason: unknown;
+  #unexplained: Timer | undefined;
   #isClosed = false;
 
   constructor(host: LaneHost, { stream, isOurs, earlyMaxBytes }: LaneOptions) {
@@ -125,7 +132,7 @@ export class QuicLane implements Duplex {
   earlyAccepted(): void {
     if (this.#early === undefined) return;
     this.#early = undefined;
-    if (this.#isStreamOver) this.fail(this.#host.lossReason());
+    if (this.#isStreamOver) this.fail(this.#host.endReason(this));
     else this.#flush();
   }
 
@@ -136,6 +143,8 @@ export class QuicLane implements Duplex {
     this.#early = undefined;
     this.#isStreamOver = false;
     this.#resetReason = undefined;
+    this.#unexplained?.cancel();
+    this.#unexplained = undefined;
     this.#isWaiting = false;
     this.#queue = [...early.sent, ...this.#queue];
     this.#queuedBytes += early.sentBytes;
@@ -207,17 +216,19 @@ export class QuicLane implements Duplex {
       if (stream === this.#stream) this.#streamOver(error);
     };
     stream.onreset = (error) => {
-      this.#resetReason ??= error; // the reader only learns a number in a sentence
+      this.#resetReason ??= error;
+      onOver(error);
     };
-    // `closed` and the reader may end as if all were well, or with a number in a sentence. The peer's reason follows in the same
-    // turn of the event loop, as `onreset` or as the end of the session: so the end is looked at in the next one.
-    stream.closed.then(() => void setImmediate(onOver, undefined), onOver);
-    this.#read(stream).then(
-      () => {
-        if (!this.#isEnding) setImmediate(onOver, undefined);
-      },
-      (error: unknown) => void setImmediate(onOver, error),
-    );
+    // `closed` and the reader may end as if all were well, or with a number in a sentence. The peer's reason follows,
+    // as `onreset` or as the end of the session, in this turn of the event loop or with the next packet.
+    const onUnexplained = (error: unknown): void => {
+      if (stream !== this.#stream || this.#isClosed || this.#unexplained !== undefined) return;
+      this.#unexplained = this.#host.clock.after(reasonWaitMs, () => onOver(error));
+    };
+    stream.closed.then(() => (this.#isEnded ? onOver(undefined) : onUnexplained(undefined)), onOver);
+    this.#read(stream).then(() => {
+      if (!this.#isEnding) onUnexplained(undefined);
+    }, onUnexplained);
   }
 
   async #read(stream: QuicStream): Promise<void> {
@@ -246,7 +257,7 @@ export class QuicLane implements Duplex {
     if (this.#isClosed) return;
     this.#isStreamOver = true;
     if (this.#early !== undefined) return;
-    if (this.#host.isGone) return this.fail(this.#host.lossReason());
+    if (this.#host.isGone) return this.fail(this.#host.endReason(this));
     const cause = this.#resetReason ?? error;
     const reason = cause === undefined ? undefined : reasonOf(cause);
     if (this.#isEnded && (reason === undefined || this.#host.isClosing)) {
@@ -262,6 +273,7 @@ export class QuicLane implements Duplex {
     this.#queue = [];
     this.#queuedBytes = 0;
     this.#early = undefined;
+    this.#unexplained?.cancel();
     if (this.#unreadBytes > 0) this.#host.consumed(this.#unreadBytes);
     this.#unreadBytes = 0;
     this.#stream.closed.catch(() => {}); // the reason was reported already

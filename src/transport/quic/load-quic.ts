@@ -5,8 +5,9 @@
  */
 
 import { SallyError } from "../../core/errors.ts";
+import type * as quic from "node:quic";
 
-export type QuicModule = typeof import("node:quic");
+export type QuicModule = typeof quic;
 
 /** @throws SallyError CONNECT_FAILED when this runtime has no `node:quic`. */
 export function loadQuic(): QuicModule {

@@ -50,6 +50,8 @@ declare module "node:quic" {
 
   interface SessionOptions {
     readonly endpoint?: QuicEndpoint | EndpointOptions;
+    /** Default true: any endpoint of the process that fits. */
+    readonly reuseEndpoint?: boolean;
     readonly alpn?: string | readonly string[];
     readonly ca?: readonly Uint8Array[];
     readonly keys?: readonly KeyObject[];

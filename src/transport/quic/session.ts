@@ -48,7 +48,7 @@ export class QuicCarrier implements Session, LaneHost {
   peerCertificate: Uint8Array | undefined;
   readonly #raw: QuicSession;
   readonly #limits: SessionLimits;
-  readonly #clock: Clock;
+  readonly clock: Clock;
   readonly #lanes = new Set<QuicLane>();
   #waitingLanes: QuicLane[] = [];
   #onLane: ((lane: Duplex) => void) | undefined;
@@ -67,7 +67,7 @@ export class QuicCarrier implements Session, LaneHost {
     this.peerCertificate = peerCertificate;
     this.#raw = raw;
     this.#limits = limits;
-    this.#clock = clock;
+    this.clock = clock;
     this.#earlyMaxBytes = earlyMaxBytes;
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
@@ -90,8 +90,9 @@ export class QuicCarrier implements Session, LaneHost {
     return this.#isClosing;
   }
 
-  lossReason(): SallyError {
-    return this.#reason ?? new SallyError("LINK_LOST", "The QUIC connection ended while the lane was in use.");
+  endReason(lane: QuicLane): SallyError | undefined {
+    if (this.#reason !== undefined || lane.isEnding) return this.#reason;
+    return new SallyError("LINK_LOST", "The QUIC connection ended while the lane was in use.");
   }
 
   get onLane(): (lane: Duplex) => void {
@@ -140,7 +141,7 @@ export class QuicCarrier implements Session, LaneHost {
     this.#isClosing = true;
     for (const lane of this.#lanes) lane.end();
     this.#raw.close({ code: closeCode(undefined), type: "application" }).catch(() => {}); // `closed` reports it
-    this.#linger = this.#clock.after(this.#limits.lingerMs, () => this.#destroy(undefined));
+    this.#linger = this.clock.after(this.#limits.lingerMs, () => this.#destroy(undefined));
   }
 
   received(byteCount: number): boolean {
@@ -167,7 +168,7 @@ export class QuicCarrier implements Session, LaneHost {
   async confirm(isAccepted: boolean, peerCertificate: Uint8Array): Promise<void> {
     this.peerCertificate = peerCertificate;
     this.#earlyMaxBytes = undefined;
-    for (const lane of [...this.#lanes]) {
+    for (const lane of this.#lanes) {
       if (isAccepted) lane.earlyAccepted();
       else lane.earlyRejected(await this.#createStream());
     }
@@ -179,7 +180,7 @@ export class QuicCarrier implements Session, LaneHost {
       stream.closed.catch(() => {}); // the lane reports it
       return stream;
     } catch (error) {
-      throw this.#reason ?? reasonOf(error) ?? this.lossReason();
+      throw this.#reason ?? reasonOf(error) ?? new SallyError("LINK_LOST", undefined, { cause: error });
     }
   }
 
@@ -209,7 +210,7 @@ export class QuicCarrier implements Session, LaneHost {
     this.#isGone = true;
     this.#linger?.cancel();
     if (!this.#isClosing) this.#reason = reason; // else it was ours: the one given to close, or none
-    for (const lane of this.#lanes) lane.fail(lane.isEnding ? this.#reason : this.lossReason());
+    for (const lane of this.#lanes) lane.fail(this.endReason(lane));
     this.#waitingLanes = [];
     this.#resolveClosed(this.#reason);
   }
