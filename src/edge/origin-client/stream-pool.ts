@@ -1,0 +1,143 @@
+/**
+ * The streams that wait for another request, by tunnel. The one used last goes first, so the others grow old and
+ * retire; a stream that authenticated its visitor waits apart and serves that visitor's connection only.
+ */
+
+import type { Clock } from "../../core/clock.ts";
+import type { Limits } from "../../core/limits.ts";
+import type { VisitorConnection } from "../../http/exchange.ts";
+import type { TunnelEntry } from "../../ports/tunnel-directory.ts";
+import type { Deadlines } from "./deadlines.ts";
+import { idleTimeMs } from "./keep-alive.ts";
+import type { OriginStream, StreamKeeper } from "./origin-stream.ts";
+
+export interface StreamPoolOptions {
+  readonly clock: Clock;
+  readonly limits: Limits;
+  readonly deadlines: Deadlines;
+}
+
+const retiredLinksMax = 1_024;
+
+export class StreamPool implements StreamKeeper {
+  readonly #clock: Clock;
+  readonly #limits: Limits;
+  readonly #deadlines: Deadlines;
+  readonly #idle = new Map<string, OriginStream[]>();
+  readonly #pins = new Map<VisitorConnection, OriginStream[]>();
+  readonly #retiredLinks = new Set<string>();
+  #isClosed = false;
+
+  constructor({ clock, limits, deadlines }: StreamPoolOptions) {
+    this.#clock = clock;
+    this.#limits = limits;
+    this.#deadlines = deadlines;
+  }
+
+  /** Streams that idle for a tunnel and may serve anybody. */
+  idleCount(tunnel: string): number {
+    return this.#idle.get(tunnel)?.length ?? 0;
+  }
+
+  /** A stream that may serve this visitor now, or undefined. */
+  take(tunnel: TunnelEntry, connection: VisitorConnection, nowMs: number): OriginStream | undefined {
+    if (this.#pins.size > 0) {
+      const pinned = this.#pop(this.#pins.get(connection), tunnel, nowMs);
+      if (pinned !== undefined) return pinned;
+    }
+    return this.#pop(this.#idle.get(tunnel.name), tunnel, nowMs);
+  }
+
+  /** Watches a stream that was just dialled. */
+  add(stream: OriginStream): void {
+    this.#deadlines.watch(stream);
+  }
+
+  /** From now on the stream serves this visitor's connection only. */
+  pin(stream: OriginStream, connection: VisitorConnection): void {
+    if (stream.pinnedTo !== undefined) return;
+    stream.pinnedTo = connection;
+    if (this.#pins.has(connection)) return;
+    const idle: OriginStream[] = [];
+    this.#pins.set(connection, idle);
+    connection.onClose(() => {
+      this.#pins.delete(connection);
+      for (const stream of idle) stream.retire();
+    });
+  }
+
+  /** Nothing new goes over this link: it drains, or lost the right to serve. */
+  retireLink(linkId: string): void {
+    this.#retiredLinks.add(linkId);
+    if (this.#retiredLinks.size > retiredLinksMax) {
+      for (const oldest of this.#retiredLinks) {
+        this.#retiredLinks.delete(oldest);
+        break;
+      }
+    }
+    this.#retire((stream) => stream.linkId === linkId);
+  }
+
+  /** The tunnel was released, or its origin changed. */
+  retireTunnel(name: string): void {
+    this.#retire((stream) => stream.tunnel === name);
+  }
+
+  /** Idle streams go now, busy ones when they are done. */
+  close(): void {
+    this.#isClosed = true;
+    this.#retire(() => true);
+  }
+
+  onFree(stream: OriginStream): void {
+    const { keepAliveMs, roundTripMs, pinnedTo } = stream;
+    const idleMs = idleTimeMs({ keepAliveMs, roundTripMs, isPinned: pinnedTo !== undefined }, this.#limits);
+    const home = this.#homeOf(stream);
+    if (idleMs <= 0 || home === undefined || home.length >= this.#limits.pooledIdlePerTunnel) return stream.retire();
+    stream.dueMs = this.#clock.nowMs() + idleMs;
+    home.push(stream);
+  }
+
+  onRetired(stream: OriginStream): void {
+    const idle = stream.pinnedTo === undefined ? this.#idle.get(stream.tunnel) : this.#pins.get(stream.pinnedTo);
+    if (idle === undefined) return;
+    const at = idle.indexOf(stream);
+    if (at >= 0) idle.splice(at, 1);
+    if (idle.length === 0 && stream.pinnedTo === undefined) this.#idle.delete(stream.tunnel);
+  }
+
+  onGone(stream: OriginStream): void {
+    this.onRetired(stream);
+    this.#deadlines.unwatch(stream);
+  }
+
+  #homeOf(stream: OriginStream): OriginStream[] | undefined {
+    if (this.#isClosed || this.#retiredLinks.has(stream.linkId)) return undefined;
+    if (stream.pinnedTo !== undefined) return this.#pins.get(stream.pinnedTo);
+    let idle = this.#idle.get(stream.tunnel);
+    if (idle === undefined) {
+      idle = [];
+      this.#idle.set(stream.tunnel, idle);
+    }
+    return idle;
+  }
+
+  #pop(idle: OriginStream[] | undefined, tunnel: TunnelEntry, nowMs: number): OriginStream | undefined {
+    if (idle === undefined) return undefined;
+    for (let i = idle.length - 1; i >= 0; i--) {
+      const stream = idle[i]!; // i is in range: retiring removes this one only
+      if (stream.tunnel !== tunnel.name) continue; // a visitor's own streams may be for several tunnels
+      if (stream.dueMs > nowMs && stream.originLabel === tunnel.originLabel) {
+        idle.splice(i, 1);
+        return stream;
+      }
+      stream.retire();
+    }
+    return undefined;
+  }
+
+  #retire(isUnwanted: (stream: OriginStream) => boolean): void {
+    const lists = [...this.#idle.values(), ...this.#pins.values()];
+    for (const stream of lists.flat()) if (isUnwanted(stream)) stream.retire();
+  }
+}
