@@ -110,7 +110,8 @@ function earlyBytes(): SallyError {
 function startTls(toProxy: ConnectedSocket, options: ConnectOptions): Promise<ConnectedSocket> {
   const { tls, signal, closeCode = "LINK_LOST" } = options;
   const { duplex, remote } = toProxy;
-  if (!(duplex instanceof SocketDuplex) || tls === undefined) throw new Error("a plain socket of ours, and TLS options");
+  if (!(duplex instanceof SocketDuplex) || tls === undefined)
+    throw new Error("a plain socket of ours, and TLS options");
   return new Promise((resolve, reject) => {
     const attempt = new Attempt(remote, { tls, closeCode, signal, resolve, reject });
     const raw = duplex.detach() as BunSocket | undefined; // SocketDuplex sees less of the same object.

@@ -42,7 +42,7 @@ export async function connectSocket(target: SocketTarget, options: ConnectOption
 interface Attempts {
   readonly signal: AbortSignal;
   readonly clock: Clock;
-  open(where: Address, signal: AbortSignal): Promise<ConnectedSocket>;
+  readonly open: (where: Address, signal: AbortSignal) => Promise<ConnectedSocket>;
 }
 
 async function connectToAny({ host, port }: Address, { signal, clock, open }: Attempts): Promise<ConnectedSocket> {
@@ -120,7 +120,9 @@ function settledBy(signal: AbortSignal, work: Promise<ConnectedSocket>): Promise
 }
 
 function cancelled(label: string, cause: unknown): SallyError {
-  return cause instanceof SallyError ? cause : new SallyError("CANCELLED", `connecting to ${label} was cancelled`, { cause });
+  return cause instanceof SallyError
+    ? cause
+    : new SallyError("CANCELLED", `connecting to ${label} was cancelled`, { cause });
 }
 
 export function labelOf(target: SocketTarget): string {

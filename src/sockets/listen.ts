@@ -80,6 +80,9 @@ class SocketListener implements TcpListener {
   readonly #clock: Clock;
   readonly #limits: Pick<Limits, "pendingHandshakes" | "handshakeMs">;
   readonly #handshakes = new Map<SocketDuplex, { readonly timer: Timer; readonly socket: BunSocket }>();
+  /** Bun's `stop(true)` would end these with a FIN, which looks clean. */
+  readonly #connections = new Set<SocketDuplex>();
+  readonly #plainEvents: Record<string, unknown>;
   readonly #tlsEvents: Record<string, unknown>;
   #tls: Record<string, unknown> | undefined;
   #server: { stop(closeActive?: boolean): void } | undefined;
@@ -89,13 +92,18 @@ class SocketListener implements TcpListener {
     this.#clock = options.clock ?? systemClock;
     this.#limits = options.limits ?? defaultLimits;
     this.#tls = options.tls === undefined ? undefined : serverTlsOptions(options.tls);
+    const close = (socket: BunSocket, error?: Error): void => {
+      this.#connections.delete(socket.data);
+      SocketDuplex.events.close(socket, error);
+    };
+    this.#plainEvents = { ...SocketDuplex.events, open: (socket: BunSocket) => this.#onPlain(socket), close };
     this.#tlsEvents = {
       ...SocketDuplex.events,
       open: () => {},
       handshake: (socket: BunSocket, isOk: boolean, error: Error | null) => this.#onHandshake(socket, isOk, error),
       close: (socket: BunSocket, error?: Error) => {
         this.#forget(socket.data);
-        SocketDuplex.events.close(socket, error);
+        close(socket, error);
       },
       error: (socket: BunSocket, error: Error) => {
         this.#forget(socket.data);
@@ -111,7 +119,7 @@ class SocketListener implements TcpListener {
   open(where: Where): void {
     const socket =
       this.#tls === undefined
-        ? { ...SocketDuplex.events, open: (socket: BunSocket) => this.#onPlain(socket) }
+        ? this.#plainEvents
         : // No `data`: with it Bun would copy the ciphertext of every record to us.
           { open: (socket: BunSocket) => this.#startTls(socket), drain() {}, close() {}, error() {} };
     // Bun's types know neither a table shared by TCP and unix sockets nor `exclusive` on both.
@@ -140,13 +148,17 @@ class SocketListener implements TcpListener {
       socket.terminate();
     }
     this.#handshakes.clear();
-    this.#server?.stop(true);
+    this.#server?.stop(false);
+    const reason = new Error("the listener was closed");
+    for (const duplex of this.#connections) duplex.abort(reason);
+    this.#connections.clear();
   }
 
   #onPlain(socket: BunSocket): void {
     tuneSocket(socket);
     const duplex = new SocketDuplex(socket);
     socket.data = duplex;
+    this.#connections.add(duplex);
     this.#options.onConnection({ duplex, remote: remoteOf(socket), local: localOf(socket), tls: undefined });
   }
 
@@ -180,6 +192,7 @@ class SocketListener implements TcpListener {
     const certificate = readPeerCertificate(socket);
     const isVerified = socket.authorized && error === null;
     SocketDuplex.events.open(socket);
+    this.#connections.add(socket.data);
     this.#options.onConnection({
       duplex: socket.data,
       remote: remoteOf(socket),

@@ -85,7 +85,9 @@ export class Attempt {
         if (this.#isSettled) return SocketDuplex.events.close(socket, error);
         const doing = this.#options.tls === undefined ? "before it was usable" : "during the TLS handshake";
         const why = error === undefined ? "" : `: ${error.message}`;
-        this.fail(new SallyError("CONNECT_FAILED", `${this.label} closed the connection ${doing}${why}`, { cause: error }));
+        this.fail(
+          new SallyError("CONNECT_FAILED", `${this.label} closed the connection ${doing}${why}`, { cause: error }),
+        );
       },
       error: (socket: BunSocket, error: Error) => {
         if (this.#isSettled) return SocketDuplex.events.error(socket, error);
@@ -111,7 +113,10 @@ export class Attempt {
   #onHandshake(socket: BunSocket, isOk: boolean, error: Error | null): void {
     const { tls } = this.#options;
     if (this.#isSettled || tls === undefined) return;
-    const isAccepted = isOk && (tls.rejectUnauthorized === false || (error === null && socket.authorized));
+    const isAccepted =
+      tls.rejectUnauthorized === false
+        ? isOk || isOnlyUnverified(socket, error)
+        : isOk && error === null && socket.authorized;
     if (isAccepted) {
       return this.#succeed(socket, {
         peerCertificate: readPeerCertificate(socket),
@@ -141,6 +146,12 @@ export class Attempt {
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     return true;
   }
+}
+
+/** Bun reports a wrong name as a failed handshake also where nothing is to be verified; the session works. */
+function isOnlyUnverified(socket: BunSocket, error: Error | null): boolean {
+  const code = (error as { readonly code?: string } | null)?.code; // Errors of the system carry one.
+  return code !== "EPROTO" && code !== "ECONNRESET" && readPeerCertificate(socket) !== undefined;
 }
 
 function connectError(cause: unknown, label: string): SallyError {

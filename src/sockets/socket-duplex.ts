@@ -111,6 +111,13 @@ export class SocketDuplex implements Duplex {
     }
   }
 
+  /** Drops the connection for a reason of its keeper: unlike after `reset`, the handler is told. */
+  abort(cause: Error): void {
+    if (this.#isClosed) return;
+    this.#closed(cause);
+    this.#socket?.terminate();
+  }
+
   /** Gives the socket away, to start TLS on it; this duplex is over and reports nothing more. */
   detach(): RawSocket | undefined {
     this.#isClosed = true;
@@ -248,16 +255,9 @@ export class SocketDuplex implements Duplex {
     },
     end: (socket: { readonly data: SocketDuplex }): void => socket.data.#peerEnded(),
     close: (socket: { readonly data: SocketDuplex }, error?: Error): void => socket.data.#closed(error),
-    error: (socket: { readonly data: SocketDuplex }, error: Error): void => socket.data.#failed(error),
+    // A handler of ours threw (a bug), or an established TLS session broke: neither may look like a clean end.
+    error: (socket: { readonly data: SocketDuplex }, error: Error): void => socket.data.abort(error),
   } as const;
-
-  /** A handler of ours threw (a bug), or an established TLS session broke: neither may look like a clean end. */
-  #failed(error: Error): void {
-    if (this.#isClosed) return;
-    const socket = this.#socket;
-    this.#closed(error);
-    socket?.terminate();
-  }
 }
 
 function closeError(code: ErrorCode, cause: Error | undefined): SallyError {

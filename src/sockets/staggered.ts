@@ -11,7 +11,7 @@ export interface StaggeredOptions<T> {
   readonly clock: Clock;
   readonly signal: AbortSignal;
   /** Closes what succeeded after the race was over. */
-  discard(late: T): void;
+  readonly discard: (late: T) => void;
 }
 
 /** Rejects with an `AggregateError` of every attempt's error, in order of the attempts, or with the signal's reason. */

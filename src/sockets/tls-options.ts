@@ -51,7 +51,9 @@ export function serverTlsOptions(options: TlsServerOptions): Record<string, unkn
       ...(alpn === undefined ? {} : { ALPNProtocols: encodeAlpn(alpn) }),
     };
   } catch (cause) {
-    throw new SallyError("CERTIFICATE_INVALID", `the TLS key or certificate cannot be used: ${String(cause)}`, { cause });
+    throw new SallyError("CERTIFICATE_INVALID", `the TLS key or certificate cannot be used: ${String(cause)}`, {
+      cause,
+    });
   }
 }
 

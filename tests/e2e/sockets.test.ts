@@ -56,14 +56,18 @@ class Door {
   }
 }
 
-async function codeOf(work: Promise<unknown>): Promise<ErrorCode | undefined> {
+async function failureOf(work: Promise<unknown>): Promise<SallyError | undefined> {
   try {
     await work;
     return undefined;
   } catch (error) {
-    if (error instanceof SallyError) return error.code;
+    if (error instanceof SallyError) return error;
     throw error;
   }
+}
+
+async function codeOf(work: Promise<unknown>): Promise<ErrorCode | undefined> {
+  return (await failureOf(work))?.code;
 }
 
 interface Place {
@@ -151,7 +155,8 @@ describe.each(places)("over $name", (place) => {
     await close();
   });
 
-  test("a reset reaches the peer as an error, and the resetting side hears nothing", async () => {
+  // A unix socket has no RST: its peer sees an end, and an error only when it writes.
+  test.skipIf(place.unix)("a reset reaches the peer as an error, and the resetting side hears nothing", async () => {
     const { near, far, close } = await pair(place);
     near.duplex.write(pattern(10, 6));
     await far.when(() => far.receivedBytes === 10);
@@ -168,8 +173,13 @@ describe.each(places)("over $name", (place) => {
   test("closing the listener resets its connections", async () => {
     const { near, far, close } = await pair(place);
     await close();
-    await near.when(() => near.isClosed);
     await far.when(() => far.isClosed);
+    expect(far.closes[0]?.code).toBe("LINK_LOST");
+    if (place.unix) {
+      await near.when(() => near.ended);
+      near.duplex.write(pattern(10, 6));
+    }
+    await near.when(() => near.isClosed);
     expect(near.closes[0]?.code).toBe("LINK_LOST");
   });
 });
@@ -180,7 +190,7 @@ describe("listening", () => {
     opened.push(first);
     const { port } = first.address;
     const second = listenTcp({ host: "127.0.0.1", port, onConnection() {} });
-    await expect(second).rejects.toThrow(`127.0.0.1:${port}`);
+    expect((await failureOf(second))?.message).toContain(`127.0.0.1:${port}`);
     expect(await codeOf(listenTcp({ host: "127.0.0.1", port, onConnection() {} }))).toBe("ADDRESS_IN_USE");
   });
 
@@ -227,7 +237,7 @@ describe("dialling", () => {
     await free.close();
     const { port } = free.address;
     const dialling = connectSocket({ kind: "tcp", host: "127.0.0.1", port }, options);
-    await expect(dialling).rejects.toThrow(`nothing listens on 127.0.0.1:${port}`);
+    expect((await failureOf(dialling))?.message).toContain(`nothing listens on 127.0.0.1:${port}`);
     expect(await codeOf(connectSocket({ kind: "tcp", host: "localhost", port }, options))).toBe("CONNECT_FAILED");
     expect(await codeOf(connectSocket({ kind: "unix", path: "/nonexistent/s.sock" }, options))).toBe("CONNECT_FAILED");
   });
@@ -398,7 +408,7 @@ describe("an HTTP proxy", () => {
     const target = { host: "127.0.0.1", port: 9 };
     const refusing = await openProxy("HTTP/1.1 403 Forbidden\r\n\r\n");
     const url = `http://ann:secret@127.0.0.1:${refusing.port}`;
-    await expect(connectThroughProxy(url, target, options)).rejects.toThrow("(403)");
+    expect((await failureOf(connectThroughProxy(url, target, options)))?.message).toContain("(403)");
     const asking = await openProxy("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
     const dialling = connectThroughProxy(`127.0.0.1:${asking.port}`, target, options);
     expect(await codeOf(dialling)).toBe("AUTH_FAILED");
