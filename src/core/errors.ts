@@ -31,6 +31,7 @@ export const errorTable = {
   VERSION_UNSUPPORTED: { status: 505, wire: 17, exit: 1, text: "Only HTTP/1.0 and HTTP/1.1 are spoken here." },
   MISDIRECTED: { status: 421, wire: 18, exit: 1, text: "This connection may not be used for that host." },
   TOO_MANY_CONNECTIONS: { status: 429, wire: 19, exit: 1, text: "Too many connections from this address." },
+  RATE_LIMITED: { status: 429, wire: 21, exit: 1, text: "Too many requests: wait a moment and try again." },
   VISITOR_GONE: { status: 499, wire: 20, exit: 1, text: "The visitor went away before the reply was complete." },
 
   // The tunnel.
