@@ -109,12 +109,7 @@ class Dialler {
     const attempt = new AbortController();
     const onAbort = (): void => attempt.abort(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
-    const timer = clock.after(connectMs, () => {
-      const where = `${formatAddress(address)}/udp`;
-      attempt.abort(
-        new SallyError("CONNECT_TIMEOUT", `No answer from ${where} within ${connectMs} ms: is UDP blocked?`),
-      );
-    });
+    const timer = clock.after(connectMs, () => attempt.abort(this.#timeout()));
     try {
       const targets = await untilAborted(resolve(address), attempt.signal);
       return await this.#race(targets, attempt.signal);
@@ -122,6 +117,12 @@ class Dialler {
       timer.cancel();
       signal.removeEventListener("abort", onAbort);
     }
+  }
+
+  #timeout(): SallyError {
+    const { address, connectMs = limits.connectMs } = this.#options;
+    const where = `${formatAddress(address)}/udp`;
+    return new SallyError("CONNECT_TIMEOUT", `No answer from ${where} within ${connectMs} ms: is UDP blocked?`);
   }
 
   /** The first address that answers wins; the others are dropped. */
@@ -237,22 +238,29 @@ class Dialler {
     }
   }
 
-  /** Never rejects. */
+  /** Never rejects. Has its own time limit, since with early data nobody else watches the clock. */
   async #authenticate(raw: QuicSession, carrier: DialledCarrier): Promise<SallyError | undefined> {
+    const { clock, connectMs = limits.connectMs } = this.#options;
+    let late: SallyError | undefined;
+    const timer = clock.after(connectMs, () => {
+      late = this.#timeout();
+      carrier.close(late);
+    });
     try {
       const info = await raw.opened;
       const certificate = raw.peerCertificate;
       const remote = raw.path?.remote;
       if (certificate === undefined || remote === undefined) throw new SallyError("CONNECT_FAILED");
       carrier.remote = toAddress(remote);
-      const wasPending = carrier.early === "pending";
-      if (wasPending) carrier.early = info.earlyDataAccepted ? "accepted" : "rejected";
+      if (carrier.early === "pending") carrier.early = info.earlyDataAccepted ? "accepted" : "rejected";
       await carrier.confirm(info.earlyDataAccepted, new Uint8Array(certificate.raw));
       return undefined;
     } catch (error) {
-      const reason = reasonOf(error, "CONNECT_FAILED") ?? new SallyError("CONNECT_FAILED");
+      const reason = late ?? reasonOf(error, "CONNECT_FAILED") ?? new SallyError("CONNECT_FAILED");
       carrier.close(reason);
       return reason;
+    } finally {
+      timer.cancel();
     }
   }
 }

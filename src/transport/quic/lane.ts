@@ -18,16 +18,26 @@ const drainable = Symbol.for("Stream.drainableProtocol");
 /** How long an end that nothing explains waits for its reason. */
 const reasonWaitMs = 100;
 
-/** The first byte of each stream: it makes the stream visible to the node before the link has anything to say. */
-export const lanePreface = 0x01;
+/**
+ * The first byte of each stream: it makes the stream visible to the node before the link has anything to say. The
+ * early one marks a stream that was opened before the handshake was complete: when the node rejects early data,
+ * node:quic tells the agent that the stream was reset, and yet sends its bytes again, so the node must know what to
+ * ignore.
+ */
+const lanePreface = 0x01;
+const earlyLanePreface = 0x02;
 
 /** What a lane needs of the session that it belongs to. */
 export interface LaneHost {
   readonly quic: QuicModule;
   readonly clock: Clock;
+  /** False: streams of the first flight are leftovers of early data that was rejected, and sent again elsewhere. */
+  readonly takesEarlyLanes: boolean;
   /** Counts bytes that were delivered and not consumed yet. False: over the ceiling, the session is closing. */
   received(byteCount: number): boolean;
   consumed(byteCount: number): void;
+  /** The peer's stream proved to be a lane: it is handed up before anything is delivered. */
+  arrived(lane: QuicLane): void;
   /** The lane is over, and needs no more attention. */
   over(lane: QuicLane): void;
   /** True once the connection is gone. */
@@ -63,6 +73,8 @@ export class QuicLane implements Duplex {
   #early: EarlyFlight | undefined;
   #unreadBytes = 0;
   #expectsPreface: boolean;
+  /** What came before the lane had a handler; the session's ceiling bounds it. */
+  #held: Uint8Array[] | undefined = [];
   #isWaiting = false;
   #owesDrain = false;
   #isEnding = false;
@@ -78,12 +90,17 @@ export class QuicLane implements Duplex {
     this.#writer = stream.writer;
     this.#expectsPreface = !isOurs;
     if (earlyMaxBytes !== undefined) this.#early = { maxBytes: earlyMaxBytes, sent: [], sentBytes: 0 };
-    if (isOurs) this.write(Uint8Array.of(lanePreface));
+    if (isOurs) this.write(Uint8Array.of(earlyMaxBytes === undefined ? lanePreface : earlyLanePreface));
+    this.#attach(stream);
   }
 
   /** Begins to deliver. Called once, right after the lane was handed to whoever sets the handler. */
   start(): void {
-    this.#attach(this.#stream);
+    const held = this.#held;
+    this.#held = undefined;
+    for (const chunk of held ?? []) {
+      if (!this.#isClosed) this.handler.onData(chunk);
+    }
   }
 
   get queuedBytes(): number {
@@ -146,7 +163,8 @@ export class QuicLane implements Duplex {
     this.#unexplained?.cancel();
     this.#unexplained = undefined;
     this.#isWaiting = false;
-    this.#queue = [...early.sent, ...this.#queue];
+    const again = [...early.sent, ...this.#queue];
+    this.#queue = [Uint8Array.of(lanePreface), ...again.slice(1)]; // the first is the preface
     this.#queuedBytes += early.sentBytes;
     this.#stream = stream;
     this.#writer = stream.writer;
@@ -242,14 +260,24 @@ export class QuicLane implements Duplex {
     let chunk = data;
     if (this.#expectsPreface) {
       this.#expectsPreface = false;
-      if (chunk[0] !== lanePreface) {
-        return this.fail(new SallyError("PROTOCOL_VIOLATION", "A QUIC stream did not start with the lane preface."));
-      }
+      if (!this.#accepts(chunk[0])) return;
       chunk = chunk.subarray(1);
     }
-    if (chunk.length === 0) return;
+    if (chunk.length === 0 || this.#isClosed) return;
     this.#unreadBytes += chunk.length;
-    if (this.#host.received(chunk.length)) this.handler.onData(chunk);
+    if (!this.#host.received(chunk.length)) return;
+    if (this.#held === undefined) this.handler.onData(chunk);
+    else this.#held.push(chunk);
+  }
+
+  /** Judges the preface, and has the lane handed up. */
+  #accepts(preface: number | undefined): boolean {
+    if (preface === lanePreface || (preface === earlyLanePreface && this.#host.takesEarlyLanes)) {
+      this.#host.arrived(this);
+      return true;
+    }
+    this.#shut(new SallyError(preface === earlyLanePreface ? "CANCELLED" : "PROTOCOL_VIOLATION"));
+    return false;
   }
 
   /** The stream ended, was reset or was lost. While early data is out, the session decides what that means. */

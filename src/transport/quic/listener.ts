@@ -194,6 +194,7 @@ class Listener implements QuicListener {
         peerCertificate: new Uint8Array(certificate.raw),
         limits: this.#limits,
         clock,
+        takesEarlyLanes: info.earlyDataAccepted,
       });
     } finally {
       timer.cancel();

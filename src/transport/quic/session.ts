@@ -35,6 +35,8 @@ export interface CarrierOptions {
   readonly clock: Clock;
   /** Set while the handshake is not complete: so many bytes of each lane may go out before it is. */
   readonly earlyMaxBytes?: number | undefined;
+  /** Accepting side: the handshake accepted the early data of the peer. */
+  readonly takesEarlyLanes?: boolean;
 }
 
 export class QuicCarrier implements Session, LaneHost {
@@ -43,6 +45,7 @@ export class QuicCarrier implements Session, LaneHost {
   readonly isProxied = false;
   readonly host: string;
   readonly quic: QuicModule;
+  readonly takesEarlyLanes: boolean;
   readonly closed: Promise<SallyError | undefined>;
   remote: Address;
   peerCertificate: Uint8Array | undefined;
@@ -60,7 +63,7 @@ export class QuicCarrier implements Session, LaneHost {
   #linger: Timer | undefined;
   #resolveClosed!: (reason: SallyError | undefined) => void;
 
-  constructor({ quic, raw, host, remote, peerCertificate, limits, clock, earlyMaxBytes }: CarrierOptions) {
+  constructor({ quic, raw, host, remote, peerCertificate, limits, clock, ...early }: CarrierOptions) {
     this.quic = quic;
     this.host = host;
     this.remote = remote;
@@ -68,7 +71,8 @@ export class QuicCarrier implements Session, LaneHost {
     this.#raw = raw;
     this.#limits = limits;
     this.clock = clock;
-    this.#earlyMaxBytes = earlyMaxBytes;
+    this.#earlyMaxBytes = early.earlyMaxBytes;
+    this.takesEarlyLanes = early.takesEarlyLanes ?? false;
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -130,6 +134,10 @@ export class QuicCarrier implements Session, LaneHost {
     stream.highWaterMark = this.#limits.laneBufferBytes;
     const lane = new QuicLane(this, { stream, isOurs: false });
     this.#lanes.add(lane);
+  }
+
+  /** Only now: a stream of rejected early data shows up here too, and is reset before it has said anything. */
+  arrived(lane: QuicLane): void {
     if (this.#onLane === undefined) this.#waitingLanes.push(lane);
     else this.#handUp(lane, this.#onLane);
   }
