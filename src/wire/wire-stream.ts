@@ -1,0 +1,224 @@
+/**
+ * One stream of a lane: its send queue and credit, its receive window, and the order of its events. The fields that
+ * are not private belong to the lane; everybody else sees `IncomingStream` or `LinkStream`.
+ */
+
+import type { DuplexHandler, DialledStream } from "../core/duplex.ts";
+import { idleHandler } from "../core/duplex.ts";
+import { assert, SallyError } from "../core/errors.ts";
+import type { Lane } from "./lane.ts";
+import type { Preamble } from "./preamble.ts";
+
+/** A stream of a link, as its opener holds it. */
+export interface LinkStream extends DialledStream {
+  readonly preamble: Preamble;
+  /** Bytes on the way in both directions of this stream's lane: a pool prefers the idle stream where it is lowest. */
+  readonly laneLoadBytes: number;
+}
+
+/** A stream that the peer opened. Exactly one of `accept` and `refuse` answers it; writing accepts it too. */
+export interface IncomingStream extends LinkStream {
+  /** Says OPENED: the origin's connection is up. */
+  accept(): void;
+  /** Says REFUSED with the error's code and message; nothing reaches the handler afterwards. */
+  refuse(error: SallyError): void;
+  /** Bytes of the peer's that the origin's socket has taken so far, in total: our FIN or RESET tells the peer. */
+  reportDelivered(totalBytes: number): void;
+}
+
+/** Below this round trip the scheduling of both processes outweighs the network. */
+const growthRttFloorMs = 10;
+/** A grown window that took this long to be used once is given back. */
+const shrinkAfterMs = 10_000;
+
+export class WireStream implements IncomingStream {
+  handler: DuplexHandler = idleHandler;
+  readonly preamble: Preamble;
+  /** 0 until the OPEN frame is written. */
+  id = 0;
+  readonly isIncoming: boolean;
+  isOpened = false;
+  deliveredBytes: number | undefined;
+  /** What our FIN or RESET will report. */
+  reportedBytes = 0;
+
+  // Sending.
+  queuedBytes = 0;
+  sendCredit: number;
+  isReady = false;
+  nextReady: WireStream | undefined;
+  isEnding = false;
+  finSent = false;
+  #queue: Uint8Array[] = [];
+  #head = 0;
+  #headOffset = 0;
+  #wantsDrain = false;
+
+  // Receiving.
+  /** How much the peer may have on the way or unconsumed here. */
+  windowBytes: number;
+  /** How much the peer may still send. */
+  receiveCredit: number;
+  unconsumedBytes = 0;
+  finReceived = false;
+  /** The stream is over on the wire. */
+  isDone = false;
+  /** The handler hears nothing more. */
+  isClosed = false;
+  /** Leaves the line for window budget; set while OPEN waits. */
+  cancelWait: (() => void) | undefined;
+  #consumedBytes = 0;
+  #epochBytes = 0;
+  #epochStartMs: number;
+  readonly #lane: Lane;
+
+  constructor(lane: Lane, preamble: Preamble, isIncoming: boolean) {
+    const initial = lane.host.limits.streamWindowInitialBytes;
+    this.#lane = lane;
+    this.preamble = preamble;
+    this.isIncoming = isIncoming;
+    this.sendCredit = initial;
+    this.windowBytes = initial;
+    this.receiveCredit = initial;
+    this.#epochStartMs = lane.host.clock.nowMs();
+  }
+
+  get laneLoadBytes(): number {
+    return this.#lane.loadBytes;
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.isDone || this.isEnding || chunk.length === 0) return true;
+    if (this.isIncoming && !this.isOpened) this.accept();
+    const { sender } = this.#lane;
+    if (this.queuedBytes === 0 && sender.trySend(this, chunk)) return true;
+    this.#queue.push(chunk);
+    this.queuedBytes += chunk.length;
+    sender.queuedBytes += chunk.length;
+    sender.markReady(this);
+    if (this.queuedBytes <= this.#lane.host.limits.socketQueueHighBytes) return true;
+    this.#wantsDrain = true;
+    return false;
+  }
+
+  end(): void {
+    if (this.isDone || this.isEnding) return;
+    if (this.isIncoming && !this.isOpened) this.accept();
+    this.isEnding = true;
+    if (this.queuedBytes === 0 && this.id !== 0) this.sendFin();
+  }
+
+  reset(error: SallyError): void {
+    this.isClosed = true;
+    if (this.isDone) return;
+    this.#lane.resetStream(this, error);
+  }
+
+  consume(byteCount: number): void {
+    if (this.isDone) return;
+    this.unconsumedBytes -= byteCount;
+    assert(this.unconsumedBytes >= 0, "a stream's owner consumed more than was delivered");
+    this.#consumedBytes += byteCount;
+    if (this.#consumedBytes * 2 >= this.windowBytes && !this.finReceived) this.#returnCredit();
+  }
+
+  accept(): void {
+    if (this.isDone || this.isOpened) return;
+    this.isOpened = true;
+    this.#lane.sender.opened(this.id);
+  }
+
+  refuse(error: SallyError): void {
+    this.isClosed = true;
+    if (this.isDone) return;
+    if (this.isOpened) this.#lane.resetStream(this, error);
+    else this.#lane.refuseStream(this, error);
+  }
+
+  reportDelivered(totalBytes: number): void {
+    this.reportedBytes = totalBytes;
+  }
+
+  /** The unsent part of the first queued chunk. */
+  get firstQueuedBytes(): number {
+    return this.#queue[this.#head]!.length - this.#headOffset; // the lane asks only while bytes are queued
+  }
+
+  /** Takes up to `max` bytes of the first queued chunk. */
+  takeQueued(max: number): Uint8Array {
+    const chunk = this.#queue[this.#head]!; // as above
+    const from = this.#headOffset;
+    const size = Math.min(max, chunk.length - from);
+    this.queuedBytes -= size;
+    if (from + size < chunk.length) {
+      this.#headOffset = from + size;
+      return chunk.subarray(from, from + size);
+    }
+    this.#headOffset = 0;
+    this.#head++;
+    if (this.#head === this.#queue.length) {
+      this.#queue.length = 0;
+      this.#head = 0;
+    } else if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
+      this.#queue.splice(0, this.#head);
+      this.#head = 0;
+    }
+    return from === 0 ? chunk : chunk.subarray(from);
+  }
+
+  /** After the lane sent some of the queue: ends or asks for more. */
+  onSent(): void {
+    if (this.queuedBytes === 0 && this.isEnding && !this.finSent) this.sendFin();
+    if (!this.#wantsDrain || this.queuedBytes > this.#lane.host.limits.socketQueueLowBytes) return;
+    this.#wantsDrain = false;
+    if (!this.isClosed) this.#lane.guard(this, () => this.handler.onDrain());
+  }
+
+  sendFin(): void {
+    this.finSent = true;
+    this.#lane.sender.fin(this.id, this.reportedBytes);
+    if (this.finReceived) this.#lane.finishStream(this);
+  }
+
+  /** Forgets what waits to be sent; the lane calls it when the stream is over. */
+  dropQueue(): void {
+    this.#lane.sender.queuedBytes -= this.queuedBytes;
+    this.queuedBytes = 0;
+    this.#queue.length = 0;
+    this.#head = 0;
+    this.#headOffset = 0;
+  }
+
+  #returnCredit(): void {
+    const { host, sender } = this.#lane;
+    const nowMs = host.clock.nowMs();
+    let increment = this.#consumedBytes;
+    this.#consumedBytes = 0;
+    this.#epochBytes += increment;
+    if (this.#epochBytes >= this.windowBytes) {
+      increment += this.#resize(nowMs - this.#epochStartMs, increment);
+      this.#epochBytes = 0;
+      this.#epochStartMs = nowMs;
+    }
+    if (increment === 0) return;
+    this.receiveCredit += increment;
+    sender.credit(this.id, increment, this.queuedBytes);
+  }
+
+  /** One full window took `elapsedMs`: within two round trips the window was the limit, so it doubles. */
+  #resize(elapsedMs: number, consumed: number): number {
+    const { budget, limits, rttMs } = this.#lane.host;
+    if (elapsedMs <= 2 * Math.max(rttMs ?? 0, growthRttFloorMs)) {
+      const extra = Math.min(this.windowBytes, limits.streamWindowMaxBytes - this.windowBytes);
+      if (extra <= 0 || !budget.tryGrow(extra)) return 0;
+      this.windowBytes += extra;
+      return extra;
+    }
+    if (elapsedMs < shrinkAfterMs) return 0;
+    const surplus = Math.min(consumed, this.windowBytes - limits.streamWindowInitialBytes);
+    if (surplus <= 0) return 0;
+    budget.release(surplus);
+    this.windowBytes -= surplus;
+    return -surplus;
+  }
+}
