@@ -35,6 +35,9 @@ export class BodyQueue implements Body, BodySink {
   #isCancelled = false;
   #error: SallyError | undefined;
 
+  /** Body bytes that arrived since the start. */
+  receivedBytes = 0;
+
   constructor(length: number | undefined, owner: BodyOwner) {
     this.length = length;
     this.#owner = owner;
@@ -54,10 +57,15 @@ export class BodyQueue implements Body, BodySink {
     return this.#isCancelled;
   }
 
+  /** True while a reader waits for bytes that have not come. */
+  get isAwaited(): boolean {
+    return this.#waiter !== undefined;
+  }
+
   read(): Uint8Array | null | Promise<Uint8Array | null> {
     if (this.#next < this.#pieces.length) return this.#take();
     if (this.#error !== undefined) return Promise.reject(this.#error);
-    if (this.#isEnded || this.#isCancelled) return null;
+    if (this.#isEnded) return null;
     this.#owner.bodyWanted();
     // The owner may have fed, ended or failed the body meanwhile.
     if (this.#next < this.#pieces.length || this.#isEnded || this.#error !== undefined) return this.read();
@@ -67,18 +75,26 @@ export class BodyQueue implements Body, BodySink {
   }
 
   cancel(error: SallyError): void {
-    if (this.#isCancelled || this.#error !== undefined) return;
+    if (this.#isCancelled) return;
+    const wasOpen = !this.#isEnded && this.#error === undefined;
+    this.discard(error);
+    if (wasOpen) this.#owner.bodyCancelled(error);
+  }
+
+  /** For the owner: drops what waits and what still comes. A reader that still reads gets the error, never an end. */
+  discard(error: SallyError): void {
     this.#isCancelled = true;
+    this.#error ??= error;
     this.#release()?.reject(error);
     const dropped = this.#queuedBytes;
     this.#pieces.length = 0;
     this.#next = 0;
     this.#queuedBytes = 0;
     if (dropped > 0) this.#owner.bodyConsumed(dropped);
-    if (!this.#isEnded) this.#owner.bodyCancelled(error);
   }
 
   onBody(piece: Uint8Array): void {
+    this.receivedBytes += piece.length;
     if (this.#isCancelled) {
       this.#owner.bodyConsumed(piece.length);
       return;

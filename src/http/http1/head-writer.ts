@@ -10,26 +10,33 @@ import type { ReplyHead, RequestHead } from "../exchange.ts";
 import type { HeaderList } from "../header-list.ts";
 import { encodeLatin1Into } from "./latin1.ts";
 
+const none: readonly string[] = [];
+
 /** Always HTTP/1.1. `body` is appended, so that a small message goes out in one write. */
 export function encodeRequestHead(head: Omit<RequestHead, "minorVersion">, body?: Uint8Array): Uint8Array {
   assert(!head.method.includes(" ") && !head.target.includes(" "), "no space in a method or target");
   return encodeHead(`${head.method} ${head.target} HTTP/1.1\r\n`, head.headers.raw, body);
 }
 
-/** Always HTTP/1.1, as RFC 9112 §2.3 wants it whatever the request's version. */
-export function encodeReplyHead(head: ReplyHead, body?: Uint8Array): Uint8Array {
-  assert(head.status >= 100 && head.status <= 599, "the status has three digits");
-  return encodeHead(`HTTP/1.1 ${head.status} ${head.reason}\r\n`, head.headers.raw, body);
+/**
+ * Always HTTP/1.1, as RFC 9112 §2.3 wants it whatever the request's version. `extra` fields (alternating names and
+ * values) follow those of the head.
+ */
+export function encodeReplyHead(head: ReplyHead, extra: readonly string[] = none, body?: Uint8Array): Uint8Array {
+  const { status, reason, headers } = head;
+  assert(status >= 100 && status <= 599, "the status has three digits");
+  return encodeHead(`HTTP/1.1 ${status} ${reason}\r\n`, headers.raw, body, extra);
 }
 
 // hot: one string, one allocation, one pass of the encoder; checked against an array-of-lines oracle in the test.
-function encodeHead(firstLine: string, raw: readonly string[], body: Uint8Array | undefined): Uint8Array {
+function encodeHead(firstLine: string, raw: readonly string[], body?: Uint8Array, extra = none): Uint8Array {
   let text = firstLine;
   for (let i = 0; i < raw.length; i += 2) text += `${raw[i]!}: ${raw[i + 1]!}\r\n`; // pairs
+  for (let i = 0; i < extra.length; i += 2) text += `${extra[i]!}: ${extra[i + 1]!}\r\n`; // pairs
   text += "\r\n";
   const bytes = new Uint8Array(text.length + (body?.length ?? 0));
   encodeLatin1Into(text, bytes);
-  assertLines(bytes, text.length, raw.length / 2 + 2);
+  assertLines(bytes, text.length, (raw.length + extra.length) / 2 + 2);
   if (body !== undefined) bytes.set(body, text.length);
   return bytes;
 }
@@ -61,5 +68,5 @@ const lastChunk = utf8Encode("0\r\n\r\n");
 
 /** The last chunk with the trailer section. */
 export function encodeLastChunk(trailers: HeaderList | undefined): Uint8Array {
-  return trailers === undefined || trailers.size === 0 ? lastChunk : encodeHead("0\r\n", trailers.raw, undefined);
+  return trailers === undefined || trailers.size === 0 ? lastChunk : encodeHead("0\r\n", trailers.raw);
 }

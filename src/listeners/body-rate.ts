@@ -1,0 +1,36 @@
+/**
+ * Finds a visitor who owes body bytes that somebody waits for: none for too long, or too few over a window. A slow
+ * reader on our side never counts against the visitor.
+ */
+
+import type { Limits } from "../core/limits.ts";
+
+/** What is known of the body at a sweep. */
+export interface BodyProgress {
+  readonly receivedBytes: number;
+  /** A reader waits for bytes that have not come. */
+  readonly isAwaited: boolean;
+}
+
+export class BodyRate {
+  #seenBytes = 0;
+  #windowBytes = 0;
+  #windowMs = 0;
+  #stallMs = 0;
+
+  /** Called at each sweep; true when the visitor is too slow. */
+  isTooSlow({ receivedBytes, isAwaited }: BodyProgress, elapsedMs: number, limits: Limits): boolean {
+    const { bodyStallMs, bodyMinRateBytesPerSecond } = limits;
+    const arrived = receivedBytes - this.#seenBytes;
+    this.#seenBytes = receivedBytes;
+    this.#stallMs = arrived > 0 || !isAwaited ? 0 : this.#stallMs + elapsedMs;
+    this.#windowBytes += arrived;
+    if (isAwaited) this.#windowMs += elapsedMs;
+    if (this.#stallMs > bodyStallMs) return true;
+    if (this.#windowMs <= bodyStallMs) return false;
+    const isSlow = this.#windowBytes < (bodyMinRateBytesPerSecond * this.#windowMs) / 1_000;
+    this.#windowMs = 0;
+    this.#windowBytes = 0;
+    return isSlow;
+  }
+}

@@ -1,0 +1,389 @@
+/**
+ * One visitor's HTTP/1.x connection over any duplex, as a state machine: requests in, replies out, in order and one at
+ * a time. It keeps the rule that whatever ends otherwise than announced ends in a reset, so truncation is visible.
+ */
+
+import { concatBytes } from "../core/bytes.ts";
+import type { Duplex, DuplexHandler } from "../core/duplex.ts";
+import { errorTable, SallyError, toSallyError } from "../core/errors.ts";
+import { relay } from "../core/relay.ts";
+import { emptyBody } from "../http/body.ts";
+import type { Reply, ReplyHead } from "../http/exchange.ts";
+import { HeaderList } from "../http/header-list.ts";
+import type { ParsedRequest } from "../http/http1/head-parser.ts";
+import { encodeReplyHead } from "../http/http1/head-writer.ts";
+import { BodyRate } from "./body-rate.ts";
+import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
+import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
+import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
+import { type IntakeOwner, RequestIntake } from "./request-intake.ts";
+
+/**
+ * idle: waits for the first byte of a head. head: part of one is here. exchange: a request is with the handler or its
+ * reply is written. draining: the reply is out, the rest of its request is not in. lingering: our side has ended.
+ */
+type Phase = "idle" | "head" | "exchange" | "draining" | "lingering" | "upgraded" | "closed";
+type MessageReply = Reply & { readonly kind: "message" };
+
+const continueHead: ReplyHead = { status: 100, reason: "Continue", headers: new HeaderList() };
+
+export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, ExchangeOwner {
+  readonly scheme: "http" | "https";
+  readonly visitor: Visitor;
+  readonly meta: ConnectionMeta;
+  readonly #duplex: Duplex;
+  readonly #host: ConnectionHost;
+  readonly #intake: RequestIntake;
+  readonly #writer: ReplyWriter;
+  // Bound once: a request makes no closures.
+  readonly #onReply: (reply: Reply) => void;
+  readonly #onError: (thrown: unknown) => void;
+
+  #phase: Phase = "idle";
+  #sinceMs: number;
+  #servedRequests = 0;
+  #request: ParsedRequest | undefined;
+  #exchange: Http1Exchange | undefined;
+  #awaitsContinue = false;
+  #sentContinue = false;
+  #isErrorReply = false;
+  /** Nothing after the current reply can be trusted or is wanted. */
+  #mustClose = false;
+  #droppedBytes = 0;
+  #upgradeStream: Duplex | undefined;
+  #bodyRate: BodyRate | undefined;
+  #lastQueuedBytes = 0;
+  #queueStuckSinceMs = 0;
+
+  constructor(duplex: Duplex, meta: ConnectionMeta, id: number, host: ConnectionHost) {
+    this.#duplex = duplex;
+    this.meta = meta;
+    this.scheme = meta.scheme;
+    this.visitor = new Visitor(id, meta.remote);
+    this.#host = host;
+    this.#sinceMs = host.coarseMs;
+    this.#intake = new RequestIntake(duplex, host.options.limits, this);
+    this.#writer = new ReplyWriter(duplex, this);
+    this.#onReply = (reply) => this.#takeReply(reply);
+    this.#onError = (thrown) => this.#takeError(thrown);
+    duplex.handler = this;
+  }
+
+  // ---- The duplex ----
+
+  onData(chunk: Uint8Array): void {
+    this.#intake.push(chunk);
+  }
+
+  onEnd(): void {
+    this.#intake.hasEnded = true;
+    this.#noteEnd();
+  }
+
+  onDrain(): void {
+    this.#writer.resume();
+  }
+
+  onClose(error: SallyError | undefined): void {
+    this.#release(error ?? new SallyError("VISITOR_GONE"));
+  }
+
+  /** The visitor ended its side: fine between requests and behind one, an abort within one. */
+  #noteEnd(): void {
+    if (this.#phase === "idle" || this.#phase === "head" || this.#phase === "draining") this.#linger();
+    else if (this.#intake.isInBody) {
+      const error = new SallyError("VISITOR_GONE", "The request body broke off.");
+      if (!this.#writer.isActive) return this.abort(error);
+      this.#mustClose = true;
+      this.#intake.breakBody(error);
+    }
+  }
+
+  // ---- The request ----
+
+  headStarted(): void {
+    if (this.#phase === "idle") this.#enter("head");
+  }
+
+  headRefused(error: SallyError): void {
+    this.refuse(error);
+  }
+
+  requestHead(request: ParsedRequest, chunk: Uint8Array, end: number): boolean {
+    if (request.wantsUpgrade && this.#handsOver(request, chunk.subarray(end))) return true;
+    this.#request = request;
+    this.#awaitsContinue = false;
+    this.#sentContinue = false;
+    this.#isErrorReply = false;
+    this.#enter("exchange");
+    if (request.expect === undefined || request.expect.toLowerCase() === "100-continue") this.#begin(request);
+    else this.refuse(new SallyError("EXPECTATION_FAILED"));
+    return false;
+  }
+
+  #begin(request: ParsedRequest): void {
+    const { handler, clock } = this.#host.options;
+    let body = emptyBody;
+    if (request.bodyLength !== 0) {
+      body = this.#intake.openBody(request.bodyLength);
+      this.#awaitsContinue = request.expect !== undefined;
+      this.#bodyRate = new BodyRate();
+    }
+    const exchange = new Http1Exchange(this, request, body, clock.nowMs());
+    this.#exchange = exchange;
+    try {
+      handler(exchange).then(this.#onReply, this.#onError);
+    } catch (thrown) {
+      queueMicrotask(() => this.#takeError(thrown));
+    }
+  }
+
+  /** Gives a link request away, with the bytes that came behind its head. */
+  #handsOver(head: ParsedRequest, rest: Uint8Array): boolean {
+    const { onLinkRequest } = this.#host.options;
+    if (onLinkRequest === undefined || head.bodyLength !== 0 || head.method !== "GET") return false;
+    if (this.#intake.hasEnded || !/^\/_sally\/link(?:\?|$)/.test(head.target)) return false;
+    const earlyBytes = this.#intake.hasPending ? concatBytes([rest, this.#intake.pendingBytes]) : rest;
+    if (!onLinkRequest({ duplex: this.#duplex, head, meta: this.meta, earlyBytes })) return false;
+    this.#release(new SallyError("VISITOR_GONE")); // forgets it here; the duplex lives on
+    return true;
+  }
+
+  bodyWanted(): void {
+    if (!this.#awaitsContinue || this.#writer.isActive) return;
+    this.#awaitsContinue = false;
+    this.#sentContinue = true;
+    this.#duplex.write(encodeReplyHead(continueHead));
+  }
+
+  bodyComplete(): void {
+    this.#awaitsContinue = false;
+    if (this.#phase === "draining") this.#next();
+  }
+
+  bodyBroken(): void {
+    this.#mustClose = true;
+    if (this.#phase === "draining") this.#linger();
+  }
+
+  /** Behind a reply only so much of the request is taken for the sake of the next one. */
+  bodyDropped(byteCount: number): void {
+    if (this.#phase !== "draining") return;
+    this.#droppedBytes += byteCount;
+    if (this.#droppedBytes > this.#host.options.limits.drainedEarlyReplyBytes) this.#linger();
+  }
+
+  // ---- The reply ----
+
+  inform(exchange: Http1Exchange, head: ReplyHead): void {
+    const { status } = head;
+    if (this.#exchange !== exchange || this.#writer.isActive || status < 100 || status > 199 || status === 101) return;
+    if (this.#request?.minorVersion !== 1) return; // HTTP/1.0 knows no interim replies
+    if (status === 100) {
+      if (this.#sentContinue) return;
+      this.#awaitsContinue = false;
+      this.#sentContinue = true;
+    }
+    this.#duplex.write(encodeReplyHead(head));
+  }
+
+  #takeReply(reply: Reply): void {
+    if (this.#phase !== "exchange" || this.#exchange === undefined) dropReply(reply, new SallyError("VISITOR_GONE"));
+    else if (reply.kind === "upgrade") this.#upgrade(reply.head, reply.stream);
+    else if (reply.head.status >= 200) this.#startReply(reply);
+    else {
+      dropReply(reply, new SallyError("ORIGIN_BAD_REPLY"));
+      this.#takeError(new SallyError("ORIGIN_BAD_REPLY", "An interim reply came as the final one."));
+    }
+  }
+
+  #takeError(thrown: unknown): void {
+    if (this.#phase !== "exchange" || this.#exchange === undefined) return;
+    const error = toSallyError(thrown);
+    const { log } = this.#host.options;
+    if (error.code === "INTERNAL") log.error("a request failed", { id: this.#exchange.id, error: error.message });
+    this.#intake.body?.discard(error);
+    this.#startReply(this.#errorReply(error));
+  }
+
+  /** Answers trouble with the connection or the visitor's own bytes; what comes after cannot be understood. */
+  refuse(error: SallyError): void {
+    if (this.#phase === "lingering" || this.#phase === "closed" || this.#phase === "upgraded") return;
+    this.#mustClose = true;
+    this.#intake.drop();
+    this.#enter("exchange");
+    this.#startReply(this.#errorReply(error));
+  }
+
+  #errorReply(error: SallyError): MessageReply {
+    this.#isErrorReply = true;
+    const id = this.#exchange?.id ?? newRequestId();
+    const accept = this.#request?.headers.get("accept");
+    return this.#host.options.errorPage(error, { id, accept });
+  }
+
+  #startReply({ head, body }: MessageReply): void {
+    const request = this.#request;
+    this.#mustClose ||= request === undefined || !request.persists || this.#host.isDraining || this.#isBodyOverlong();
+    this.#mustClose ||= this.#intake.hasEnded && !this.#intake.hasPending;
+    this.#writer.start(head, body, {
+      isHead: request?.method === "HEAD",
+      minorVersion: request?.minorVersion ?? 1,
+      keepAlive: !this.#mustClose,
+    });
+  }
+
+  /** The rest of the request may never come, or nobody wants it and it is certain to be more than we drain. */
+  #isBodyOverlong(): boolean {
+    const { body, isInBody } = this.#intake;
+    if (!isInBody || body === undefined) return false;
+    if (this.#awaitsContinue && body.receivedBytes === 0) return true;
+    if (!body.isCancelled || body.length === undefined) return false;
+    return body.length - body.receivedBytes > this.#host.options.limits.drainedEarlyReplyBytes;
+  }
+
+  replyDone(mustClose: boolean): void {
+    this.#mustClose ||= mustClose;
+    this.#logAccess();
+    this.#exchange = undefined;
+    this.#servedRequests++;
+    this.#intake.body?.discard(new SallyError("CANCELLED", "The reply is complete."));
+    this.#droppedBytes = 0;
+    if (this.#mustClose) this.#linger();
+    else if (this.#intake.isInBody) this.#enter("draining");
+    else this.#next();
+  }
+
+  replyFailed(error: SallyError, hasStarted: boolean): void {
+    if (hasStarted || this.#exchange === undefined || this.#isErrorReply) this.abort(error);
+    else this.#takeError(error);
+  }
+
+  #next(): void {
+    this.#request = undefined;
+    this.#enter("idle");
+    this.#intake.resume();
+    if (this.#intake.hasEnded && !this.#intake.hasPending) this.#noteEnd();
+  }
+
+  #upgrade(head: ReplyHead, stream: Duplex): void {
+    if (head.status !== 101 || this.#request?.wantsUpgrade !== true || this.#intake.isInBody) {
+      stream.reset(new SallyError("ORIGIN_BAD_REPLY"));
+      this.#takeError(new SallyError("ORIGIN_BAD_REPLY", "The local service switched protocols without being asked."));
+      return;
+    }
+    this.#duplex.write(encodeReplyHead(head, head.headers.has("connection") ? [] : ["Connection", "Upgrade"]));
+    this.#writer.status = 101;
+    this.#logAccess();
+    this.#exchange = undefined;
+    this.#enter("upgraded");
+    this.#upgradeStream = stream;
+    relay(this.#duplex, stream, (error) => this.#release(error ?? new SallyError("VISITOR_GONE")));
+    const early = this.#intake.pendingBytes;
+    this.#intake.leave();
+    if (early.length > 0) this.#duplex.handler.onData(early);
+    if (this.#intake.hasEnded) this.#duplex.handler.onEnd();
+  }
+
+  // ---- The end ----
+
+  /** Ends our side and takes what still comes, so that no reset overtakes the reply. */
+  #linger(): void {
+    if (this.#phase === "lingering" || this.#phase === "closed") return;
+    this.#enter("lingering");
+    this.#intake.drop();
+    this.#duplex.end();
+  }
+
+  /** Ends everything at once, visibly. */
+  abort(error: SallyError): void {
+    if (this.#phase === "closed") return;
+    this.#duplex.reset(error);
+    this.#upgradeStream?.reset(error);
+    this.#release(error);
+  }
+
+  #release(error: SallyError): void {
+    if (this.#phase === "closed") return;
+    this.#phase = "closed";
+    this.#logAccess(error);
+    const exchange = this.#exchange;
+    this.#exchange = undefined;
+    this.#host.remove(this);
+    this.#intake.release(error);
+    exchange?.abort(error);
+    this.#writer.cancel(error);
+    this.visitor.leave();
+  }
+
+  #enter(phase: Phase): void {
+    this.#phase = phase;
+    this.#sinceMs = this.#host.coarseMs;
+  }
+
+  #logAccess(error?: SallyError): void {
+    const { accessLog, clock } = this.#host.options;
+    const exchange = this.#exchange;
+    if (accessLog === undefined || exchange === undefined) return;
+    const hasReply = error === undefined || this.#writer.isActive;
+    accessLog({
+      id: exchange.id,
+      method: exchange.request.method,
+      target: exchange.request.target,
+      host: exchange.authority,
+      status: hasReply ? this.#writer.status : errorTable.VISITOR_GONE.status,
+      bytesIn: this.#intake.body?.receivedBytes ?? 0,
+      bytesOut: hasReply ? this.#writer.bytesOut : 0,
+      durationMs: clock.nowMs() - exchange.startedMs,
+      visitor: this.visitor.remote,
+      error: error?.code,
+    });
+  }
+
+  // ---- Time ----
+
+  /** Called about once a second; `elapsedMs` since the last time. */
+  sweep(nowMs: number, elapsedMs: number): void {
+    if (this.#phase === "upgraded" || this.#isStuck(nowMs)) return;
+    const { limits } = this.#host.options;
+    // Phases are stamped with the time of the sweep before, so one interval is added: late rather than early.
+    const inPhaseMs = nowMs - this.#sinceMs - this.#host.sweepMs;
+    if (this.#phase === "idle") {
+      if (inPhaseMs >= (this.#servedRequests === 0 ? limits.headMs : limits.keepAliveIdleMs)) this.#linger();
+      else if (this.#host.isDraining && inPhaseMs >= 0) this.#linger();
+    } else if (this.#phase === "head") {
+      if (inPhaseMs >= limits.headMs) this.refuse(new SallyError("REQUEST_TIMEOUT"));
+    } else if (this.#phase === "exchange") this.#sweepBody(elapsedMs);
+    else if (inPhaseMs < limits.socketLingerMs) return;
+    else if (this.#phase === "draining") this.#linger();
+    else if (this.#duplex.queuedBytes === 0) {
+      this.abort(new SallyError("VISITOR_GONE", "The visitor did not close its side."));
+    }
+  }
+
+  /** A visitor who does not read: nothing left our queue for too long. */
+  #isStuck(nowMs: number): boolean {
+    const { queuedBytes } = this.#duplex;
+    if (queuedBytes === 0 || queuedBytes !== this.#lastQueuedBytes) {
+      this.#lastQueuedBytes = queuedBytes;
+      this.#queueStuckSinceMs = nowMs;
+      return false;
+    }
+    if (nowMs - this.#queueStuckSinceMs < this.#host.writeStallMs) return false;
+    this.abort(new SallyError("VISITOR_GONE", "The visitor stopped reading."));
+    return true;
+  }
+
+  #sweepBody(elapsedMs: number): void {
+    const { body, isInBody } = this.#intake;
+    if (body === undefined || !isInBody || this.#writer.isActive) return;
+    if (this.#bodyRate?.isTooSlow(body, elapsedMs, this.#host.options.limits) !== true) return;
+    this.#mustClose = true;
+    this.#intake.breakBody(new SallyError("REQUEST_TIMEOUT"));
+  }
+}
+
+function dropReply(reply: Reply, error: SallyError): void {
+  if (reply.kind === "message") reply.body.cancel(error);
+  else reply.stream.reset(error);
+}

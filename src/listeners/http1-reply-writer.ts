@@ -1,0 +1,267 @@
+/**
+ * Writes one reply after the other to a visitor over HTTP/1.x: chooses the framing, pulls the body no faster than the
+ * visitor reads, and keeps the rule that a reply which did not end as its head promised ends in a reset.
+ */
+
+import type { Duplex } from "../core/duplex.ts";
+import { assert, SallyError, toSallyError } from "../core/errors.ts";
+import type { Body } from "../http/body.ts";
+import type { ReplyHead } from "../http/exchange.ts";
+import { HeaderList, isNamed } from "../http/header-list.ts";
+import { parseContentLength } from "../http/http1/field-list.ts";
+import { encodeChunk, encodeLastChunk, encodeReplyHead } from "../http/http1/head-writer.ts";
+
+export interface ReplyOwner {
+  /** The whole reply was handed to the duplex. With `mustClose` its end is the end of the connection. */
+  replyDone(mustClose: boolean): void;
+  /** The reply cannot be completed. Once it has started the visitor must see a reset; before, another can be sent. */
+  replyFailed(error: SallyError, hasStarted: boolean): void;
+}
+
+/** What the request says about the form of its reply. */
+export interface ReplyTerms {
+  readonly isHead: boolean;
+  readonly minorVersion: 0 | 1;
+  readonly keepAlive: boolean;
+}
+
+/** A first piece up to this size goes out in one write with the head. */
+const joinBelowBytes = 16 * 1024;
+
+const closeFields: readonly string[] = ["Connection", "close"];
+const keepAliveFields: readonly string[] = ["Connection", "keep-alive"];
+const noFields: readonly string[] = [];
+
+export class ReplyWriter {
+  readonly #duplex: Duplex;
+  readonly #owner: ReplyOwner;
+  #body: Body | undefined;
+  #isChunked = false;
+  #mustClose = false;
+  #isBlocked = false;
+  #isReading = false;
+  /** Body bytes that the head still promises; -1 when it promises none. */
+  #leftBytes = -1;
+  /** The body's own length is what the head promises. */
+  #isExact = false;
+  #pendingHead: ReplyHead | undefined;
+  #extra: readonly string[] = noFields;
+  #onPiece: ((piece: Uint8Array | null) => void) | undefined;
+  #onError: ((thrown: unknown) => void) | undefined;
+
+  /** Of the current or last reply. */
+  status = 0;
+  /** Bytes of the current or last reply. */
+  bytesOut = 0;
+
+  constructor(duplex: Duplex, owner: ReplyOwner) {
+    this.#duplex = duplex;
+    this.#owner = owner;
+  }
+
+  /** True from `start` until the reply is done, failed or cancelled. */
+  get isActive(): boolean {
+    return this.#body !== undefined;
+  }
+
+  /** Begins a reply. Its owner hears of the end, perhaps before this returns. */
+  start(head: ReplyHead, body: Body, terms: ReplyTerms): void {
+    assert(this.#body === undefined && head.status >= 200, "one final reply at a time");
+    this.status = head.status;
+    this.bytesOut = 0;
+    this.#isBlocked = false;
+    this.#body = body;
+    try {
+      this.#pendingHead = this.#frame(head, body, terms);
+      if (this.#leftBytes === 0 && !this.#isChunked && !this.#mustPullEmpty(terms, head)) {
+        body.cancel(new SallyError("CANCELLED", "The reply has no body."));
+        this.#finish();
+      } else this.#pump();
+    } catch (thrown) {
+      this.#fail(toSallyError(thrown));
+    }
+  }
+
+  /** The duplex takes bytes again. */
+  resume(): void {
+    if (!this.#isBlocked) return;
+    this.#isBlocked = false;
+    if (this.#body !== undefined && !this.#isReading) this.#pumpSafely();
+  }
+
+  /** The visitor is gone. */
+  cancel(error: SallyError): void {
+    const body = this.#body;
+    this.#body = undefined;
+    this.#pendingHead = undefined;
+    body?.cancel(error);
+  }
+
+  /** Chooses the framing (RFC 9112 §6.3) and notes what `extra` fields the head needs. */
+  #frame(head: ReplyHead, body: Body, { isHead, minorVersion, keepAlive }: ReplyTerms): ReplyHead {
+    const { status } = head;
+    const isBodiless = isHead || status === 204 || status === 304;
+    const { promised, hasHopFields } = inspectFields(head.headers.raw, status);
+    this.#isChunked = false;
+    this.#mustClose = !keepAlive;
+    this.#leftBytes = promised;
+    let extra = keepAlive ? (minorVersion === 0 ? keepAliveFields : noFields) : closeFields;
+    if (isBodiless) this.#leftBytes = 0;
+    else if (promised < 0 && body.length !== undefined) {
+      this.#leftBytes = body.length;
+      extra = [...extra, "Content-Length", String(body.length)];
+    } else if (promised < 0 && minorVersion === 1) {
+      this.#isChunked = true;
+      extra = [...extra, "Transfer-Encoding", "chunked"];
+    } else if (promised < 0) {
+      this.#mustClose = true;
+      extra = closeFields;
+    }
+    this.#extra = extra;
+    this.#isExact = this.#leftBytes === body.length;
+    return hasHopFields ? withoutFraming(head, status) : head;
+  }
+
+  /** A body that must be empty but is not known to be: a longer one than promised has to show. */
+  #mustPullEmpty({ isHead }: ReplyTerms, { status }: ReplyHead): boolean {
+    return !isHead && status !== 204 && status !== 304 && this.#body?.length !== 0;
+  }
+
+  #pumpSafely(): void {
+    try {
+      this.#pump();
+    } catch (thrown) {
+      this.#fail(toSallyError(thrown));
+    }
+  }
+
+  #pump(): void {
+    while (this.#body !== undefined && !this.#isBlocked) {
+      const piece = this.#body.read();
+      if (piece instanceof Promise) {
+        this.#flushHead(undefined);
+        this.#await(piece);
+        return;
+      }
+      if (piece === null) this.#end();
+      else this.#send(piece);
+    }
+  }
+
+  #await(piece: Promise<Uint8Array | null>): void {
+    this.#onPiece ??= (value) => {
+      this.#isReading = false;
+      if (this.#body === undefined) return;
+      try {
+        if (value === null) this.#end();
+        else this.#send(value);
+        if (!this.#isBlocked) this.#pump();
+      } catch (thrown) {
+        this.#fail(toSallyError(thrown));
+      }
+    };
+    this.#onError ??= (thrown) => {
+      this.#isReading = false;
+      this.#fail(toSallyError(thrown, "ORIGIN_RESET"));
+    };
+    this.#isReading = true;
+    piece.then(this.#onPiece, this.#onError);
+  }
+
+  #send(piece: Uint8Array): void {
+    if (piece.length === 0) return;
+    if (this.#leftBytes >= 0) {
+      this.#leftBytes -= piece.length;
+      if (this.#leftBytes < 0) throw new SallyError("ORIGIN_BAD_REPLY", "The reply is longer than its Content-Length.");
+    }
+    const bytes = this.#isChunked ? encodeChunk(piece) : piece;
+    const joins = this.#pendingHead !== undefined && bytes.length <= joinBelowBytes;
+    this.#flushHead(joins ? bytes : undefined);
+    if (!joins) this.#write(bytes);
+    // The usual small reply is over now: no need to ask its body again.
+    if (this.#leftBytes === 0 && this.#isExact) this.#finish();
+  }
+
+  #end(): void {
+    if (this.#leftBytes > 0) throw new SallyError("ORIGIN_CLOSED", "The reply is shorter than its Content-Length.");
+    if (this.#isChunked) {
+      const last = encodeLastChunk(this.#body?.trailers);
+      if (this.#pendingHead === undefined) this.#write(last);
+      else this.#flushHead(last);
+    }
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.#flushHead(undefined);
+    this.#body = undefined;
+    this.#owner.replyDone(this.#mustClose);
+  }
+
+  #fail(error: SallyError): void {
+    const body = this.#body;
+    if (body === undefined) return;
+    this.#body = undefined;
+    this.#pendingHead = undefined;
+    body.cancel(error);
+    this.#owner.replyFailed(error, this.bytesOut > 0);
+  }
+
+  #flushHead(joined: Uint8Array | undefined): void {
+    const head = this.#pendingHead;
+    if (head === undefined) return;
+    this.#pendingHead = undefined;
+    this.#write(encodeReplyHead(head, this.#extra, joined));
+  }
+
+  #write(bytes: Uint8Array): void {
+    this.bytesOut += bytes.length;
+    if (!this.#duplex.write(bytes)) this.#isBlocked = true;
+  }
+}
+
+interface Inspected {
+  /** Content-Length, or -1. */
+  readonly promised: number;
+  /** Fields that the listener writes itself are there and must go. */
+  readonly hasHopFields: boolean;
+}
+
+/** One look at the fields that framing depends on. */
+function inspectFields(raw: readonly string[], status: number): Inspected {
+  let promised = -1;
+  let hasHopFields = false;
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!; // pairs
+    if (name.length === 14 && isNamed(name, "content-length")) {
+      const value = parseContentLength(raw[i + 1]!, (what) => new SallyError("ORIGIN_BAD_REPLY", `${what}.`)); // pairs
+      if (promised >= 0) throw new SallyError("ORIGIN_BAD_REPLY", "The reply has several Content-Length fields.");
+      promised = value;
+      if (status === 204) hasHopFields = true;
+    } else if (isFraming(name)) hasHopFields = true;
+  }
+  return { promised, hasHopFields };
+}
+
+function isFraming(name: string): boolean {
+  switch (name.length) {
+    case 10:
+      return isNamed(name, "connection") || isNamed(name, "keep-alive");
+    case 16:
+      return isNamed(name, "proxy-connection");
+    case 17:
+      return isNamed(name, "transfer-encoding");
+    default:
+      return false;
+  }
+}
+
+/** Without the fields of one connection, and without Content-Length on a 204 (RFC 9110 §8.6). */
+function withoutFraming(head: ReplyHead, status: number): ReplyHead {
+  const kept: string[] = [];
+  for (const [name, value] of head.headers) {
+    if (isFraming(name) || (status === 204 && isNamed(name, "content-length"))) continue;
+    kept.push(name, value);
+  }
+  return { status: head.status, reason: head.reason, headers: new HeaderList(kept) };
+}
