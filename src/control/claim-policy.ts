@@ -7,10 +7,29 @@ import type { Clock } from "../core/clock.ts";
 import { type ErrorCode, SallyError, toSallyError } from "../core/errors.ts";
 import type { PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
-import type { ClaimPolicy, ClaimRequest, ClaimResult } from "../ports/claims.ts";
 import type { NameRecord, Registry, TokenRecord } from "../ports/registry.ts";
 import { allowsName, generatedPrefix, generateName, nameFault } from "./names.ts";
 import { isTokenLive, type Revocations } from "./revocations.ts";
+
+export interface ClaimRequest {
+  /** The name that the agent asks for. */
+  readonly name?: string | undefined;
+  /** Without a name: what a stable free name is derived from, together with the identity. */
+  readonly stableKey?: string | undefined;
+}
+
+export type ClaimDecision =
+  | { readonly ok: true; readonly name: string }
+  | { readonly ok: false; readonly code: ErrorCode; readonly message: string };
+
+export interface ClaimPolicy {
+  /** Reserves the name for the peer's identity, or says why not. @throws SallyError STORE_FAILED */
+  claim(peer: PeerIdentity, request: ClaimRequest): Promise<ClaimDecision>;
+  /** Ends the lease, if the name is the peer's; the quarantine begins. */
+  release(peer: PeerIdentity, name: string): Promise<void>;
+  /** Extends the leases of names that are served now, for those who own them. */
+  touch(names: readonly string[]): Promise<void>;
+}
 
 export interface ClaimPolicyOptions {
   readonly registry: Registry;
@@ -28,34 +47,31 @@ export function createClaimPolicy(options: ClaimPolicyOptions): ClaimPolicy {
           request.name === undefined
             ? await reserveGenerated(options, peer, token, request)
             : await reserveNamed(options, peer, token, request.name);
-        return { ok: true, name: record.name, leaseUntilMs: record.leaseUntilMs };
+        return { ok: true, name: record.name };
       } catch (error) {
         const { code, message } = toSallyError(error);
         if (code === "INTERNAL" || code === "STORE_FAILED") throw error;
-        return refused(request.name, code, message);
+        return { ok: false, code, message };
       }
     },
 
     async release(peer, name) {
-      if (!isSomebody(peer)) return false;
+      if (!isSomebody(peer)) return;
       const { registry, clock, limits } = options;
       const nowMs = clock.wallMs();
       const before = await registry.findName(name);
-      if (before === undefined || before.identity !== peer.identity) return false;
+      if (before?.identity !== peer.identity) return;
       const isReleased = await registry.releaseName(name, peer.identity, nowMs, limits.nameQuarantineMs);
-      if (isReleased && before.leaseUntilMs > nowMs) {
-        await registry.audit({ atMs: nowMs, actor: peer.identity, action: "name.release", subject: name });
-      }
-      return isReleased;
+      if (!isReleased || before.leaseUntilMs <= nowMs) return;
+      await registry.audit({ atMs: nowMs, actor: peer.identity, action: "name.release", subject: name });
     },
 
-    async touch(peer, names) {
-      const lost: string[] = [];
-      const isWelcome = isSomebody(peer) && !(await options.revocations.isRevoked(peer));
+    async touch(names) {
       for (const name of names) {
-        if (!isWelcome || !(await extend(options, peer, name))) lost.push(name);
+        const known = await options.registry.findName(name);
+        if (known === undefined || known.leaseUntilMs <= options.clock.wallMs()) continue; // a claim brings it back
+        await reserve(options, known.identity, name);
       }
-      return lost;
     },
   };
 }
@@ -84,7 +100,7 @@ async function reserveNamed(
   const fault = nameFault(name);
   if (fault !== undefined) throw new SallyError("NAME_INVALID", `This name cannot be used: ${fault}.`);
   if (!allowsName(token.scope.names, name)) throw notAllowed(token);
-  const { record, untilMs } = await reserve(options, peer, name);
+  const { record, untilMs } = await reserve(options, peer.identity, name);
   if (record !== undefined) return record;
   const until = new Date(untilMs).toISOString().slice(0, 16);
   throw new SallyError(
@@ -112,7 +128,7 @@ async function reserveGenerated(
     if (attempt === 0 && known?.identity === peer.identity) break; // nearly always
   }
   for (const name of candidates) {
-    const { record } = await reserve(options, peer, name);
+    const { record } = await reserve(options, peer.identity, name);
     if (record !== undefined) return record;
   }
   throw new SallyError("NAME_TAKEN", "No free name was found for this tunnel: pass --name.");
@@ -122,9 +138,8 @@ type Reserved =
   | { readonly record: NameRecord; readonly untilMs?: undefined }
   | { readonly record: undefined; readonly untilMs: number };
 
-async function reserve(options: ClaimPolicyOptions, peer: PeerIdentity, name: string): Promise<Reserved> {
+async function reserve(options: ClaimPolicyOptions, identity: string, name: string): Promise<Reserved> {
   const { registry, clock, limits } = options;
-  const { identity } = peer;
   const nowMs = clock.wallMs();
   const before = await registry.findName(name);
   const result = await registry.reserveName({
@@ -145,18 +160,7 @@ async function reserve(options: ClaimPolicyOptions, peer: PeerIdentity, name: st
   return { record: result.record };
 }
 
-/** Extends what is the peer's already; never takes a name that is not. */
-async function extend(options: ClaimPolicyOptions, peer: PeerIdentity, name: string): Promise<boolean> {
-  const known = await options.registry.findName(name);
-  if (known === undefined || known.identity !== peer.identity) return false;
-  return (await reserve(options, peer, name)).record !== undefined;
-}
-
 function notAllowed(token: TokenRecord): SallyError {
   const allowed = token.scope.names.join(", ");
   return new SallyError("NAME_NOT_ALLOWED", `This token allows only these names: ${allowed}. Pass one with --name.`);
-}
-
-function refused(name: string | undefined, code: ErrorCode, message: string): ClaimResult {
-  return { ok: false, name, code, message };
 }

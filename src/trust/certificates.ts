@@ -61,6 +61,7 @@ export interface IssueRequest {
 export interface OpenedCertificate {
   readonly peer: PeerIdentity;
   readonly publicKey: CryptoKey;
+  readonly publicKeySpki: Uint8Array;
   readonly notBeforeMs: number;
 }
 
@@ -92,7 +93,7 @@ export async function createCa({
   const built = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serialNumber(),
     name: `CN=Sallyport CA ${fingerprint.slice(0, 16)}`,
-    notBefore: new Date(nowMs - limits.certificateBackdateMs),
+    notBefore: new Date(nowMs - limits.nodeCertificateBackdateMs),
     notAfter: new Date(nowMs + limits.caCertificateMs),
     signingAlgorithm: { ...ecdsaKey, ...ecdsaSha256 },
     keys: { privateKey: keys.privateKey, publicKey },
@@ -138,7 +139,10 @@ export async function loadCa({
   return { ...ca, privateKey };
 }
 
-/** Signs a leaf certificate; returns DER. It is valid from a day ago: clocks of laptops are often slow. */
+/**
+ * Signs a leaf certificate; returns DER. A node's is valid from a day ago, because agents with slow clocks check it; an
+ * agent's from five minutes ago, because nodes do.
+ */
 export async function issueCertificate(request: IssueRequest): Promise<Uint8Array> {
   const { ca, role, identity, installation, tokenId, nowMs, notAfterMs } = request;
   const uri = `sally://${role}/${identity}/${installation}${tokenId === undefined ? "" : `?token=${tokenId}`}`;
@@ -146,12 +150,13 @@ export async function issueCertificate(request: IssueRequest): Promise<Uint8Arra
     throw new SallyError("CERTIFICATE_INVALID", "Identity or installation has odd characters.");
   const publicKey = await importPublicKey(request.publicKeySpki);
   const x509 = await loadX509();
+  const backdateMs = role === "node" ? limits.nodeCertificateBackdateMs : limits.certificateBackdateMs;
   const hosts = role === "node" ? [nodeServerName, ...(request.hosts ?? [])] : [];
   const built = await x509.X509CertificateGenerator.create({
     serialNumber: serialNumber(),
     subject: `CN=Sallyport ${role}`,
     issuer: new x509.X509Certificate(bufferSource(ca.certificate)).subjectName,
-    notBefore: new Date(nowMs - limits.certificateBackdateMs),
+    notBefore: new Date(nowMs - backdateMs),
     notAfter: new Date(notAfterMs),
     signingAlgorithm: { ...ecdsaKey, ...ecdsaSha256 },
     publicKey,
@@ -193,6 +198,7 @@ export async function openCertificate(der: Uint8Array, ca: CaCertificate): Promi
       tokenId,
     },
     publicKey,
+    publicKeySpki: fields.publicKeySpki,
     notBeforeMs: fields.notBeforeMs,
   };
 }

@@ -1,0 +1,186 @@
+/**
+ * The HTTP API under `/_sally/` on the tunnel port: hands out the CA, trades a join token for a certificate, renews
+ * one by proof of its key. Every proof names the CA, the time and a nonce that counts once; a renewal never changes
+ * whose certificate it is.
+ */
+
+import { type EnrolReply, enrolRequest, renewRequest } from "../api/schemas.ts";
+import { enrolTranscript, renewTranscript } from "../api/transcript.ts";
+import { base64UrlDecode } from "../core/bytes.ts";
+import type { Clock } from "../core/clock.ts";
+import { SallyError } from "../core/errors.ts";
+import { type Limits, limits as defaultLimits } from "../core/limits.ts";
+import type { Logger } from "../core/log.ts";
+import type { Exchange, Handler, Reply } from "../http/exchange.ts";
+import type { EnrolmentRecord, Registry, TokenRecord } from "../ports/registry.ts";
+import { type Ca, issueCertificate, openCertificate } from "../trust/certificates.ts";
+import { importPublicKey, isSignedBy, spkiFingerprint } from "../trust/key-pair.ts";
+import { encodePem } from "../trust/pem.ts";
+import { AddressLimiter, NonceMemory } from "./abuse.ts";
+import { ControlError, jsonReply, pathOf, readJson, textReply, withProblems } from "./http.ts";
+import { isTokenLive } from "./revocations.ts";
+import type { TokenService } from "./token-service.ts";
+
+export interface EnrolHandlerOptions {
+  readonly registry: Registry;
+  readonly tokens: TokenService;
+  readonly ca: Ca;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: Pick<Limits, "agentCertificateMs" | "renewAfterExpiryMs" | "enrolmentsPerMinutePerAddress">;
+}
+
+export function createEnrolHandler(options: EnrolHandlerOptions): Handler {
+  return withProblems(new Enrolment(options).handle, options.log);
+}
+
+class Enrolment {
+  readonly #options: EnrolHandlerOptions;
+  readonly #limiter: AddressLimiter;
+  readonly #nonces: NonceMemory;
+
+  constructor(options: EnrolHandlerOptions) {
+    const { clock, limits } = options;
+    const { proofAgeMs, proofNoncesMax, rateLimitedAddressesMax } = defaultLimits;
+    this.#options = options;
+    this.#limiter = new AddressLimiter({
+      clock,
+      perMinute: limits.enrolmentsPerMinutePerAddress,
+      addressesMax: rateLimitedAddressesMax,
+    });
+    // A proof may be from the future by as much as it may be old.
+    this.#nonces = new NonceMemory({ clock, keepMs: 2 * proofAgeMs, max: proofNoncesMax });
+  }
+
+  readonly handle = async (exchange: Exchange): Promise<Reply> => {
+    switch (`${exchange.request.method} ${pathOf(exchange)}`) {
+      case "GET /_sally/ca":
+        return textReply(200, "application/x-pem-file", encodePem("CERTIFICATE", this.#options.ca.certificate));
+      case "POST /_sally/enrol":
+        this.#limiter.admit(exchange.connection.remote.host);
+        return jsonReply(await this.#enrol(exchange));
+      case "POST /_sally/renew":
+        this.#limiter.admit(exchange.connection.remote.host);
+        return jsonReply(await this.#renew(exchange));
+      default:
+        throw new SallyError("NOT_FOUND");
+    }
+  };
+
+  async #enrol(exchange: Exchange): Promise<EnrolReply> {
+    const request = await readJson(exchange, enrolRequest);
+    const { registry, tokens, ca } = this.#options;
+    this.#checkTime(request.timestampMs);
+    const token = await tokens.authenticate(base64UrlDecode(request.secret));
+    const spki = decodeBase64(request.publicKey);
+    const publicKey = await importPublicKey(spki);
+    const transcript = enrolTranscript({ ...request, caFingerprint: ca.fingerprint });
+    const keyFingerprint = await spkiFingerprint(spki);
+    await this.#checkProof({
+      publicKey,
+      transcript,
+      proof: request.proof,
+      nonce: `${keyFingerprint} ${request.nonce}`,
+    });
+    const known = await registry.findEnrolment(keyFingerprint);
+    if (known?.revokedMs !== undefined) throw revoked();
+    if (known !== undefined && known.identity !== token.identity) {
+      throw new SallyError("FORBIDDEN", "This key is enrolled for somebody else: make a new one.");
+    }
+    const { installation } = request;
+    return this.#issue({ token, spki, keyFingerprint, installation, action: "agent.enrol" });
+  }
+
+  async #renew(exchange: Exchange): Promise<EnrolReply> {
+    const request = await readJson(exchange, renewRequest);
+    const { registry, ca, clock, limits } = this.#options;
+    this.#checkTime(request.timestampMs);
+    const { peer, publicKey, publicKeySpki } = await openCertificate(decodeBase64(request.certificate), ca);
+    if (peer.role !== "agent" || peer.tokenId === undefined) {
+      throw new SallyError("CERTIFICATE_INVALID", "Only certificates of agents are renewed here.");
+    }
+    if (clock.wallMs() > peer.notAfterMs + limits.renewAfterExpiryMs) {
+      throw new SallyError("CERTIFICATE_INVALID", "The certificate expired too long ago: log in again.");
+    }
+    const transcript = renewTranscript({ ...request, caFingerprint: ca.fingerprint });
+    const nonce = `${peer.keyFingerprint} ${request.nonce}`;
+    await this.#checkProof({ publicKey, transcript, proof: request.proof, nonce });
+    const { keyFingerprint, installation } = peer;
+    const enrolment = await registry.findEnrolment(keyFingerprint);
+    const token = await registry.findToken(peer.tokenId);
+    if (enrolment === undefined || enrolment.revokedMs !== undefined || enrolment.identity !== peer.identity)
+      throw revoked();
+    if (token === undefined || token.identity !== peer.identity || !isTokenLive(token, clock.wallMs())) throw revoked();
+    return this.#issue({ token, spki: publicKeySpki, keyFingerprint, installation, action: "agent.renew" });
+  }
+
+  #checkTime(timestampMs: number): void {
+    const nowMs = this.#options.clock.wallMs();
+    if (Math.abs(nowMs - timestampMs) <= defaultLimits.proofAgeMs) return;
+    throw new ControlError("AUTH_FAILED", "The clocks of both machines are too far apart.", { nowMs });
+  }
+
+  /** The nonce is used up only by a good proof, and by one request only. */
+  async #checkProof(check: {
+    publicKey: CryptoKey;
+    transcript: Uint8Array;
+    proof: string;
+    nonce: string;
+  }): Promise<void> {
+    if (!(await isSignedBy(check.publicKey, check.transcript, decodeBase64(check.proof)))) {
+      throw new SallyError("AUTH_FAILED", "The proof of the key is wrong.");
+    }
+    if (!this.#nonces.use(check.nonce)) throw new SallyError("AUTH_FAILED", "This request was made before.");
+  }
+
+  async #issue(grant: {
+    token: TokenRecord;
+    spki: Uint8Array;
+    keyFingerprint: string;
+    installation: string;
+    action: "agent.enrol" | "agent.renew";
+  }): Promise<EnrolReply> {
+    const { registry, ca, clock, limits } = this.#options;
+    const { token, spki, keyFingerprint, installation, action } = grant;
+    const { identity } = token;
+    const nowMs = clock.wallMs();
+    // X.509 counts whole seconds.
+    const notAfterMs =
+      Math.floor(Math.min(nowMs + limits.agentCertificateMs, token.expiresMs ?? Infinity) / 1_000) * 1_000;
+    const certificate = await issueCertificate({
+      ca,
+      publicKeySpki: spki,
+      role: "agent",
+      identity,
+      installation,
+      tokenId: token.id,
+      nowMs,
+      notAfterMs,
+    });
+    const enrolment: EnrolmentRecord = {
+      keyFingerprint,
+      tokenId: token.id,
+      identity,
+      installation,
+      createdMs: nowMs,
+      renewedMs: nowMs,
+      revokedMs: undefined,
+    };
+    await registry.putEnrolment(enrolment);
+    const subject = `${keyFingerprint.slice(0, 16)} ${installation} ${token.id}`;
+    await registry.audit({ atMs: nowMs, actor: identity, action, subject });
+    return { certificate: certificate.toBase64(), notAfterMs, identity };
+  }
+}
+
+function revoked(): SallyError {
+  return new SallyError("CERTIFICATE_REVOKED", "The certificate or its token was revoked: log in again.");
+}
+
+function decodeBase64(text: string): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(text);
+  } catch {
+    throw new SallyError("BAD_REQUEST", "A field is not base64.");
+  }
+}
