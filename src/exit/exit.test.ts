@@ -1,0 +1,405 @@
+import { describe, expect, test } from "bun:test";
+import { settle, StubLink, type StubLinkOptions } from "../../tests/support/stub-link.ts";
+import { FakeClock } from "../core/fake-clock.ts";
+import { SallyError } from "../core/errors.ts";
+import type { LinkAuth } from "../core/identity.ts";
+import { limits, type Limits } from "../core/limits.ts";
+import { silentLogger } from "../core/log.ts";
+import type { Session } from "../ports/session.ts";
+import type { AcceptLinkOptions } from "../wire/link.ts";
+import type { ControlMessage, TunnelRequest } from "../wire/messages.ts";
+import { WindowBudget } from "../wire/window-budget.ts";
+import type { ClaimPolicy } from "./claims.ts";
+import { createExit, type ExitOptions } from "./exit.ts";
+import type { ExitEvent } from "./link-info.ts";
+
+const auth = {} as LinkAuth; // the handshake is replaced
+
+function setUp(overrides: Partial<ExitOptions> = {}) {
+  const clock = new FakeClock();
+  const events: ExitEvent[] = [];
+  const owners = new Map<string, string>();
+  const policy: ClaimPolicy = {
+    async claim(peer, request) {
+      const name = request.name ?? `derived-${request.stableKey}`;
+      const owner = owners.get(name) ?? peer.identity;
+      if (owner !== peer.identity) return { ok: false, code: "NAME_TAKEN", message: "taken" };
+      owners.set(name, owner);
+      return { ok: true, name };
+    },
+    release: (_peer, name) => void owners.delete(name),
+    touch() {},
+  };
+  const exit = createExit({
+    auth,
+    claims: policy,
+    publicUrl: (name) => `http://${name}.test`,
+    findReserved: (name) =>
+      owners.has(name)
+        ? { name, state: "offline", hostHeader: { kind: "preserve" }, pathPrefix: "", originLabel: "" }
+        : undefined,
+    isRevoked: () => false,
+    probe: async () => ({ ok: true, rttMs: 3 }),
+    clock,
+    log: silentLogger,
+    limits,
+    budget: new WindowBudget(limits.processWindowBudgetBytes),
+    onEvent: (event) => void events.push(event),
+    random: () => 0,
+    accept: async (session, _auth, options) => {
+      const link = (session as unknown as { readonly link: StubLink }).link; // see `linkUp`
+      link.options = options as AcceptLinkOptions;
+      return link;
+    },
+    ...overrides,
+  });
+  const linkUp = async (options: StubLinkOptions = {}): Promise<StubLink> => {
+    const link = new StubLink(options);
+    exit.acceptSession({ link, remote: link.remote, close() {} } as unknown as Session); // only `accept` above looks
+    await settle();
+    return link;
+  };
+  return { clock, events, exit, linkUp, owners };
+}
+
+let requests = 0;
+
+async function claim(link: StubLink, names: readonly string[], extra: Partial<TunnelRequest> = {}) {
+  const requestId = ++requests;
+  link.receive({
+    type: "claim",
+    requestId,
+    process: link.peerProcess,
+    tunnels: names.map((name) => request(name, extra)),
+  });
+  await settle();
+  return link.sentOf("claimed").find((message) => message.requestId === requestId)?.results ?? [];
+}
+
+function request(name: string, extra: Partial<TunnelRequest>): TunnelRequest {
+  return {
+    name,
+    originLabel: "localhost:3000",
+    hostHeader: { kind: "preserve" },
+    pathPrefix: "",
+    shared: false,
+    ...extra,
+  };
+}
+
+function codeOf(work: () => unknown): string {
+  try {
+    work();
+  } catch (thrown) {
+    return thrown instanceof SallyError ? thrown.code : String(thrown);
+  }
+  return "ok";
+}
+
+const dial = { tunnel: "demo", protocol: "http" } as const;
+
+describe("claims", () => {
+  test("a claimed name is live and can be dialled", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    expect(await claim(link, ["demo"])).toEqual([{ ok: true, name: "demo", url: "http://demo.test" }]);
+    expect(exit.directory.lookup("demo")).toMatchObject({ state: "live", originLabel: "localhost:3000" });
+    expect(exit.dialer.dial(dial).linkId).toBe(link.id);
+    expect(link.opened).toEqual([dial]);
+    expect(exit.links()).toMatchObject([{ id: link.id, names: ["demo"], streams: 1 }]);
+  });
+
+  test("a name of another identity is refused with the policy's code", async () => {
+    const { linkUp } = setUp();
+    await claim(await linkUp({ identity: "ann" }), ["demo"]);
+    expect(await claim(await linkUp({ identity: "bob" }), ["demo"])).toMatchObject([{ ok: false, code: "NAME_TAKEN" }]);
+  });
+
+  test("a newer link of the same process takes over silently, and the old one is drained", async () => {
+    const { exit, linkUp } = setUp();
+    const old = await linkUp();
+    await claim(old, ["demo"]);
+    const next = await linkUp();
+    await claim(next, ["demo"]);
+    expect(old.isDraining).toBe(true);
+    expect(old.isClosed).toBe(false);
+    expect(old.sentOf("replaced")).toEqual([]);
+    expect(exit.dialer.dial(dial).linkId).toBe(next.id);
+  });
+
+  test("a newer process of the slot replaces the older, which is told", async () => {
+    const { exit, linkUp } = setUp();
+    const old = await linkUp({ process: "p1" });
+    await claim(old, ["demo"]);
+    const next = await linkUp({ process: "p2" });
+    await claim(next, ["demo"]);
+    expect(old.sentOf("replaced")).toEqual([{ type: "replaced", names: ["demo"] }]);
+    expect(old.isDraining).toBe(true);
+    expect(exit.dialer.dial(dial).linkId).toBe(next.id);
+  });
+
+  test("the older process cannot take the name back, so two never replace each other in turn", async () => {
+    const { linkUp } = setUp();
+    await claim(await linkUp({ process: "p1" }), ["demo"]);
+    await claim(await linkUp({ process: "p2" }), ["demo"]);
+    expect(await claim(await linkUp({ process: "p1" }), ["demo"])).toMatchObject([{ ok: false, code: "REPLACED" }]);
+  });
+
+  test("an older process that keeps another name keeps its link", async () => {
+    const { linkUp } = setUp();
+    const old = await linkUp({ process: "p1" });
+    await claim(old, ["demo", "other"]);
+    await claim(await linkUp({ process: "p2" }), ["demo"]);
+    expect(old.isDraining).toBe(false);
+  });
+
+  test("another installation is refused, unless both share", async () => {
+    const { exit, linkUp } = setUp();
+    const first = await linkUp({ installation: "a" });
+    await claim(first, ["demo"]);
+    const refused = await claim(await linkUp({ installation: "b" }), ["demo"]);
+    expect(refused).toMatchObject([{ ok: false, code: "NAME_IN_USE" }]);
+    const oneSided = await claim(await linkUp({ installation: "b" }), ["demo"], { shared: true });
+    expect(oneSided).toMatchObject([{ ok: false, code: "NAME_IN_USE" }]);
+    await claim(first, ["demo"], { shared: true });
+    expect(await claim(await linkUp({ installation: "b" }), ["demo"], { shared: true })).toMatchObject([{ ok: true }]);
+    expect(exit.links().filter(({ names }) => names.includes("demo"))).toHaveLength(2);
+  });
+
+  test("one installation may share a name between two of its services", async () => {
+    const { linkUp } = setUp();
+    const first = await linkUp({ process: "p1" });
+    await claim(first, ["demo"], { shared: true, originLabel: "localhost:3000" });
+    const second = await linkUp({ process: "p2" });
+    await claim(second, ["demo"], { shared: true, originLabel: "localhost:3001" });
+    expect(first.sentOf("replaced")).toEqual([]);
+    const restarted = await linkUp({ process: "p3" });
+    await claim(restarted, ["demo"], { shared: true, originLabel: "localhost:3001" });
+    expect(second.sentOf("replaced")).toHaveLength(1);
+    expect(first.sentOf("replaced")).toEqual([]);
+  });
+
+  test("the limit of tunnels on one link is kept", async () => {
+    const { linkUp } = setUp({ limits: { ...limits, tunnelsPerLink: 2 } satisfies Limits });
+    const results = await claim(await linkUp(), ["a", "b", "c"]);
+    expect(results).toMatchObject([{ ok: true }, { ok: true }, { ok: false, code: "NAME_LIMIT" }]);
+  });
+
+  test("a name that is claimed twice in one message is served once", async () => {
+    const { linkUp } = setUp();
+    expect(await claim(await linkUp(), ["demo", "demo"])).toMatchObject([{ ok: true }, { code: "NAME_IN_USE" }]);
+  });
+
+  test("a link that closes while the policy is asked gets nothing", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    link.receive({ type: "claim", requestId: 1, process: "p1", tunnels: [request("demo", {})] });
+    link.close();
+    await settle();
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_UNKNOWN");
+  });
+
+  test("a flood of claims ends the link", async () => {
+    const { linkUp } = setUp();
+    const link = await linkUp();
+    for (let i = 0; i < 17; i++) {
+      link.receive({ type: "claim", requestId: i, process: "p1", tunnels: [request("demo", {})] });
+    }
+    await settle();
+    expect(link.closeError?.code).toBe("PROTOCOL_VIOLATION");
+  });
+
+  test("a released name is unknown, and the policy hears of it", async () => {
+    const { exit, linkUp, owners } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.receive({ type: "release", names: ["demo", "stranger"] });
+    await settle();
+    expect(owners.has("demo")).toBe(false);
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_UNKNOWN");
+  });
+});
+
+describe("dialling", () => {
+  test("a name without an agent is offline, one never seen is unknown", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.close(new SallyError("LINK_IDLE"));
+    await settle();
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_OFFLINE");
+    expect(codeOf(() => exit.dialer.dial({ ...dial, tunnel: "nobody" }))).toBe("TUNNEL_UNKNOWN");
+    expect(exit.directory.lookup("demo")).toMatchObject({ state: "offline" });
+    expect(exit.directory.lookup("nobody")).toBeUndefined();
+  });
+
+  test("each new stream is checked: an expired certificate carries none, after the grace", async () => {
+    const { exit, linkUp, clock } = setUp({
+      certificateGraceMs: 1_000,
+      limits: { ...limits, revocationPollMs: 60_000 },
+    });
+    await claim(await linkUp({ notAfterMs: clock.wallMs() + 5_000 }), ["demo"]);
+    clock.advance(6_000);
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("ok");
+    clock.advance(1);
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_OFFLINE");
+  });
+
+  test("a link that gave its name away carries no stream for it", async () => {
+    const { exit, linkUp } = setUp();
+    const old = await linkUp({ process: "p1" });
+    await claim(old, ["demo", "other"]);
+    const next = await linkUp({ process: "p2" });
+    await claim(next, ["demo"]);
+    next.close();
+    await settle();
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_OFFLINE");
+    expect(old.opened).toEqual([]);
+  });
+
+  test("prefers another link than the one to avoid, an origin that is up, and fewer streams per headroom", async () => {
+    const { exit, linkUp } = setUp();
+    const [a, b] = [await linkUp({ installation: "a" }), await linkUp({ installation: "b" })];
+    for (const link of [a, b]) await claim(link, ["demo"], { shared: true });
+    expect(exit.dialer.dial({ ...dial, avoidLink: a.id }).linkId).toBe(b.id);
+    expect(exit.dialer.dial({ ...dial, avoidLink: b.id }).linkId).toBe(a.id);
+    a.receive({ type: "origin", name: "demo", state: "down" });
+    expect(exit.dialer.dial(dial).linkId).toBe(b.id);
+    a.receive({ type: "origin", name: "demo", state: "up" });
+    a.receive({ type: "headroom", value: 0.1 });
+    [a.streamCount, b.streamCount] = [3, 9];
+    expect(exit.dialer.dial(dial).linkId).toBe(b.id);
+    [a.streamCount, b.streamCount] = [0, 30];
+    expect(exit.dialer.dial(dial).linkId).toBe(a.id);
+  });
+
+  test("tries the next link when one is full, and says why when all are", async () => {
+    const { exit, linkUp } = setUp();
+    const [a, b] = [await linkUp({ installation: "a" }), await linkUp({ installation: "b" })];
+    for (const link of [a, b]) await claim(link, ["demo"], { shared: true });
+    a.openError = new SallyError("STREAM_LIMIT");
+    expect(exit.dialer.dial({ ...dial, avoidLink: b.id }).linkId).toBe(b.id);
+    b.openError = new SallyError("OVERLOADED");
+    expect(codeOf(() => exit.dialer.dial({ ...dial, avoidLink: a.id }))).toBe("STREAM_LIMIT");
+  });
+
+  test("an agent that said GOAWAY is offline", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.drain();
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_OFFLINE");
+  });
+});
+
+describe("links", () => {
+  test("a probe is answered with what came back", async () => {
+    const { linkUp } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.receive({ type: "probe", requestId: 7, name: "demo" });
+    link.receive({ type: "probe", requestId: 8, name: "other" });
+    await settle();
+    const byId = (id: number): ControlMessage | undefined => link.sentOf("probed").find((m) => m.requestId === id);
+    expect(byId(7)).toEqual({ type: "probed", requestId: 7, name: "demo", ok: true, rttMs: 3 });
+    expect(byId(8)).toMatchObject({ ok: false, code: "TUNNEL_UNKNOWN" });
+  });
+
+  test("revoking closes the matching links at once, and says so first", async () => {
+    const { exit, linkUp } = setUp();
+    const [ann, bob] = [await linkUp({ identity: "ann" }), await linkUp({ identity: "bob" })];
+    expect(exit.revoke((peer) => peer.identity === "ann")).toBe(1);
+    expect(ann.sentOf("revoked")).toHaveLength(1);
+    expect(ann.closeError?.code).toBe("CERTIFICATE_REVOKED");
+    expect(bob.isClosed).toBe(false);
+  });
+
+  test("a revocation made elsewhere is noticed within the poll", async () => {
+    let revoked = false;
+    const { linkUp, clock } = setUp({ isRevoked: () => revoked });
+    const link = await linkUp();
+    clock.advance(limits.revocationPollMs);
+    await settle();
+    expect(link.isClosed).toBe(false);
+    revoked = true;
+    clock.advance(limits.revocationPollMs);
+    await settle();
+    expect(link.closeError?.code).toBe("CERTIFICATE_REVOKED");
+  });
+
+  test("an unreadable registry keeps live links, and the check goes on", async () => {
+    let broken = true;
+    const { linkUp, clock } = setUp({
+      isRevoked: () => {
+        if (broken) throw new Error("disk");
+        return true;
+      },
+    });
+    const link = await linkUp();
+    clock.advance(limits.revocationPollMs);
+    await settle();
+    expect(link.isClosed).toBe(false);
+    broken = false;
+    clock.advance(limits.revocationPollMs);
+    await settle();
+    expect(link.isClosed).toBe(true);
+  });
+
+  test("drain tells the agents, waits for running streams, and closes", async () => {
+    const { exit, linkUp, clock } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    let isDone = false;
+    const draining = exit.drain(5_000).then(() => (isDone = true));
+    await settle();
+    expect(link.sentOf("drain")).toEqual([{ type: "drain", graceMs: 5_000 }]);
+    expect(link.isDraining).toBe(true);
+    expect(codeOf(() => exit.dialer.dial(dial))).toBe("DRAINING");
+    expect(isDone).toBe(false);
+    clock.advance(5_000);
+    await draining;
+    expect(link.closeError?.code).toBe("DRAINING");
+    expect(clock.pending).toBe(0);
+  });
+
+  test("drain ends early when the last link is gone", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    const draining = exit.drain(5_000);
+    link.close();
+    await draining;
+  });
+
+  test("an announced drain still dials, but places no claims", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    exit.announceDrain(5_000);
+    expect(exit.dialer.dial(dial).linkId).toBe(link.id);
+    expect(await claim(link, ["other"])).toMatchObject([{ ok: false, code: "DRAINING" }]);
+  });
+
+  test("more handshakes than allowed are refused", async () => {
+    const { exit } = setUp({ limits: { ...limits, pendingHandshakes: 1 }, accept: () => new Promise(() => {}) });
+    const closed: (string | undefined)[] = [];
+    const session = { remote: { host: "", port: 0 }, close: (error?: SallyError) => closed.push(error?.code) };
+    exit.acceptSession(session as unknown as Session); // the handshake is replaced
+    exit.acceptSession(session as unknown as Session);
+    expect(closed).toEqual(["OVERLOADED"]);
+  });
+
+  test("leases of served names are extended", async () => {
+    const touched: string[][] = [];
+    const { linkUp, clock } = setUp({
+      claims: {
+        claim: async (_peer, { name }) => ({ ok: true, name: name ?? "x" }),
+        release() {},
+        touch: (names) => void touched.push([...names]),
+      },
+    });
+    await claim(await linkUp(), ["demo"]);
+    clock.advance(600_000);
+    await settle();
+    expect(touched).toEqual([["demo"]]);
+  });
+});
