@@ -6,7 +6,6 @@ import type { LinkAuth } from "../core/identity.ts";
 import { limits, type Limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import type { Session } from "../ports/session.ts";
-import type { AcceptLinkOptions } from "../wire/link.ts";
 import type { ControlMessage, TunnelRequest } from "../wire/messages.ts";
 import { WindowBudget } from "../wire/window-budget.ts";
 import type { ClaimPolicy } from "./claims.ts";
@@ -48,7 +47,7 @@ function setUp(overrides: Partial<ExitOptions> = {}) {
     random: () => 0,
     accept: async (session, _auth, options) => {
       const link = (session as unknown as { readonly link: StubLink }).link; // see `linkUp`
-      link.options = options as AcceptLinkOptions;
+      link.options = options;
       return link;
     },
     ...overrides,
