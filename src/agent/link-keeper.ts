@@ -160,6 +160,7 @@ export class LinkKeeper {
         if (signal.aborted) return undefined;
         if (thrown instanceof GiveUp) throw thrown.reason;
         failure = toSallyError(thrown, "CONNECT_FAILED");
+        this.#nodeIndex++;
       }
     }
   }

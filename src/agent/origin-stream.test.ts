@@ -23,7 +23,7 @@ function setUp(protocol: StreamProtocol = "http", socket: MemoryDuplexOptions = 
 
 /** Consumes and notes what a side sees. */
 function record(side: MemoryDuplex, { consumes = true } = {}) {
-  const seen = { text: "", hasEnded: false, closed: undefined as "clean" | string | undefined };
+  const seen = { text: "", hasEnded: false, closed: undefined as string | undefined };
   side.handler = {
     onData(chunk) {
       seen.text += new TextDecoder().decode(chunk);

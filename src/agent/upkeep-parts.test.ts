@@ -8,7 +8,7 @@ import { CertificateUpkeep } from "./certificate-upkeep.ts";
 import { watchClock } from "./clock-watch.ts";
 import { classifyFailure } from "./failures.ts";
 import { headroomOf, reportHeadroom, smooth } from "./headroom.ts";
-import { GiveUp } from "./link-keeper.ts";
+import type { GiveUp } from "./link-keeper.ts";
 import { PendingRequests } from "./pending-requests.ts";
 import { StreamTap, type TappedRequest } from "./tap.ts";
 import { Wakeup } from "./wakeup.ts";

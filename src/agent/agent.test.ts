@@ -1,0 +1,465 @@
+import { describe, expect, test } from "bun:test";
+import { settle, streamPair, StubLink, type StubLinkOptions } from "../../tests/support/stub-link.ts";
+import { parseOriginTarget } from "../config/origin-target.ts";
+import { FakeClock } from "../core/fake-clock.ts";
+import { SallyError, type ErrorCode } from "../core/errors.ts";
+import type { LinkAuth } from "../core/identity.ts";
+import { limits } from "../core/limits.ts";
+import { silentLogger } from "../core/log.ts";
+import { memoryDuplexPair, type MemoryDuplex } from "../core/memory-duplex.ts";
+import type { Connector, Session } from "../ports/session.ts";
+import type { ClaimResult, ControlMessage } from "../wire/messages.ts";
+import { WindowBudget } from "../wire/window-budget.ts";
+import { createAgent, type AgentOptions } from "./agent.ts";
+import type { AgentEvent } from "./events.ts";
+import type { AgentTunnel } from "./tunnel-set.ts";
+
+const auth = { process: "p1" } as LinkAuth; // the handshake is replaced
+
+function tunnel(name: string | undefined, target = "3000"): AgentTunnel {
+  return {
+    name,
+    stableKey: "key",
+    target: parseOriginTarget(target),
+    hostHeader: { kind: "preserve" },
+    isShared: false,
+  };
+}
+
+/** An agent, and a pretended node that answers claims and probes unless told otherwise. */
+function setUp(overrides: Partial<AgentOptions> = {}) {
+  const clock = new FakeClock();
+  const events: AgentEvent[] = [];
+  const links: StubLink[] = [];
+  const origins: MemoryDuplex[] = [];
+  const dialled: string[] = [];
+  const node = {
+    connectError: undefined as SallyError | undefined,
+    linkOptions: {} as StubLinkOptions,
+    probeOk: true,
+    answersClaims: true,
+    originError: undefined as SallyError | undefined,
+    results: (names: readonly (string | undefined)[]): ClaimResult[] =>
+      names.map((name) => ({ ok: true, name: name ?? "derived", url: `http://${name ?? "derived"}.test` })),
+  };
+  const respond = (link: StubLink, message: ControlMessage): void => {
+    if (message.type === "claim" && node.answersClaims) {
+      const results = node.results(message.tunnels.map(({ name }) => name));
+      queueMicrotask(() => link.receive({ type: "claimed", requestId: message.requestId, results }));
+    } else if (message.type === "probe") {
+      const { requestId, name } = message;
+      const answer = node.probeOk ? { ok: true, rttMs: 1 } : { ok: false, code: "LINK_LOST" as const };
+      queueMicrotask(() => link.receive({ type: "probed", requestId, name, ...answer }));
+    }
+  };
+  const connector: Connector = {
+    async connect() {
+      if (node.connectError !== undefined) throw node.connectError;
+      return { close() {} } as unknown as Session; // `connectLink` is replaced below
+    },
+  };
+  const agent = createAgent({
+    nodes: [{ label: "https://node", connector }],
+    tunnels: [tunnel("demo")],
+    auth: () => auth,
+    agentVersion: "test",
+    readLoad: () => ({ loadAverage: 0, processors: 1 }),
+    clock,
+    log: silentLogger,
+    limits,
+    budget: new WindowBudget(limits.processWindowBudgetBytes),
+    onEvent: (event) => void events.push(event),
+    random: () => 0,
+    async dialOrigin(target) {
+      dialled.push(target.label);
+      if (node.originError !== undefined) throw node.originError;
+      const [near, far] = memoryDuplexPair();
+      origins.push(far);
+      return near;
+    },
+    connectLink: async (_session, _auth, options) => {
+      const link = new StubLink(node.linkOptions);
+      link.options = options;
+      link.onSend = (message) => respond(link, message);
+      links.push(link);
+      return link;
+    },
+    ...overrides,
+  });
+  const named = <K extends AgentEvent["event"]>(kind: K) =>
+    events.filter((event) => event.event === kind) as Extract<AgentEvent, { readonly event: K }>[]; // by the filter
+  const advance = async (ms: number): Promise<void> => {
+    for (let done = 0; done < ms; done += 50) {
+      clock.advance(50);
+      await settle();
+    }
+  };
+  return { agent, advance, clock, connector, dialled, events, links, named, node, origins };
+}
+
+type Rig = ReturnType<typeof setUp>;
+
+async function started(overrides: Partial<AgentOptions> = {}): Promise<Rig> {
+  const rig = setUp(overrides);
+  rig.agent.start();
+  await settle(50);
+  return rig;
+}
+
+describe("an agent's link", () => {
+  test("is up after the claim, the tunnel after the probe", async () => {
+    const { named, agent, links } = await started();
+    expect(named("link")).toEqual([{ event: "link", state: "up", transport: "memory", node: "https://node" }]);
+    expect(named("tunnel")).toEqual([{ event: "tunnel", name: "demo", url: "http://demo.test", transport: "memory" }]);
+    expect(links[0]!.sentOf("claim")[0]!.tunnels).toMatchObject([{ name: "demo", originLabel: "localhost:3000" }]);
+    expect(agent.status().link).toMatchObject({ node: "https://node" });
+    await agent.close();
+  });
+
+  test("a probe that fails is repeated, and the tunnel is not called up before", async () => {
+    const rig = setUp();
+    rig.node.probeOk = false;
+    rig.agent.start();
+    await settle(50);
+    expect(rig.named("tunnel")).toEqual([]);
+    expect(rig.named("probe-failed")).toMatchObject([{ name: "demo", code: "LINK_LOST" }]);
+    rig.node.probeOk = true;
+    await rig.advance(300);
+    expect(rig.named("tunnel")).toHaveLength(1);
+  });
+
+  test("a node that cannot be reached at first is tried again for ever, ever more slowly", async () => {
+    const rig = setUp();
+    rig.node.connectError = new SallyError("CONNECT_FAILED");
+    rig.agent.start();
+    await rig.advance(60_000);
+    const delays = rig.named("retry").map(({ delayMs }) => delayMs);
+    expect(delays.slice(0, 4)).toEqual([100, 200, 400, 800]);
+    expect(Math.max(...delays)).toBe(limits.reconnectBackoffMaxMs / 2);
+    expect(rig.named("fatal")).toEqual([]);
+    rig.node.connectError = undefined;
+    await rig.advance(8_000);
+    expect(rig.named("tunnel")).toHaveLength(1);
+  });
+
+  test("a lost link is replaced, and the tunnel proved again", async () => {
+    const { links, named, advance } = await started();
+    await advance(20_000);
+    links[0]!.close(new SallyError("LINK_IDLE"));
+    await advance(200);
+    expect(links).toHaveLength(2);
+    expect(named("link").map(({ state }) => state)).toEqual(["up", "down", "up"]);
+    expect(named("tunnel")).toHaveLength(2);
+  });
+
+  test("a node that takes links and drops them is not asked in a tight loop", async () => {
+    const rig = await started();
+    for (let i = 0; i < 600; i++) {
+      rig.links.at(-1)!.close();
+      await rig.advance(50);
+    }
+    expect(rig.links.length).toBeLessThan(15);
+  });
+
+  test.each([
+    ["TOKEN_INVALID", 3],
+    ["NAME_TAKEN", 4],
+    ["CA_MISMATCH", 3],
+  ] as const)("%s ends the agent with exit code %d", async (code: ErrorCode, exitCode: number) => {
+    const rig = setUp();
+    rig.node.connectError = new SallyError(code);
+    rig.agent.start();
+    await settle(50);
+    expect(rig.named("fatal")).toMatchObject([{ exitCode }]);
+    expect(rig.named("fatal")[0]!.error.code).toBe(code);
+    expect(rig.clock.pending).toBe(0);
+  });
+
+  test("an unanswered claim is tried on a new link", async () => {
+    const rig = setUp();
+    rig.node.answersClaims = false;
+    rig.agent.start();
+    await settle(50);
+    await rig.advance(limits.handshakeMs);
+    expect(rig.links[0]!.isClosed).toBe(true);
+    rig.node.answersClaims = true;
+    await rig.advance(500);
+    expect(rig.named("tunnel")).toHaveLength(1);
+  });
+
+  test("a drained node is left at once: the new link takes over, the old one finishes its streams", async () => {
+    const { links, advance } = await started();
+    await advance(20_000);
+    links[0]!.receive({ type: "drain", graceMs: 5_000 });
+    await settle(50);
+    expect(links).toHaveLength(2);
+    expect(links[0]!.isDraining).toBe(true);
+    expect(links[0]!.isClosed).toBe(false);
+  });
+
+  test("several nodes are tried in turn", async () => {
+    const rig = setUp();
+    const asked: string[] = [];
+    const at = (label: string, error?: SallyError) => ({
+      label,
+      connector: {
+        connect: (signal: AbortSignal) => {
+          asked.push(label);
+          return error === undefined ? rig.connector.connect(signal) : Promise.reject(error);
+        },
+      },
+    });
+    const nodes = [at("one", new SallyError("CONNECT_FAILED")), at("two")];
+    const two = await started({ nodes });
+    await two.advance(500);
+    expect(asked.slice(0, 2)).toEqual(["one", "two"]);
+    expect(two.named("link")).toMatchObject([{ state: "up", node: "two" }]);
+  });
+
+  test("after a sleep a new link takes over", async () => {
+    const fake = new FakeClock();
+    let offsetMs = 0;
+    const jumping = {
+      wallMs: () => fake.wallMs() + offsetMs,
+      nowMs: () => fake.nowMs(),
+      after: (delayMs: number, callback: () => void) => fake.after(delayMs, callback),
+    };
+    const { links } = await started({ clock: jumping });
+    offsetMs = 3_600_000;
+    fake.advance(1_000);
+    await settle(50);
+    expect(links).toHaveLength(2);
+    expect(links[0]!.isDraining).toBe(true);
+  });
+
+  test("close waits for running streams up to the grace, and leaves no timer", async () => {
+    const { agent, links, clock } = await started();
+    let isDone = false;
+    const closing = agent.close(3_000).then(() => (isDone = true));
+    await settle(50);
+    expect(links[0]!.isDraining).toBe(true);
+    expect(isDone).toBe(false);
+    clock.advance(3_000);
+    await closing;
+    expect(links[0]!.isClosed).toBe(true);
+    expect(clock.pending).toBe(0);
+  });
+});
+
+describe("a return to QUIC", () => {
+  test("is tried every so often while the link is WebSocket; the old link is drained after the claim", async () => {
+    let works = false;
+    const rig = setUp();
+    const quicConnector: Connector = {
+      async connect(signal) {
+        if (!works) throw new SallyError("CONNECT_FAILED");
+        const session = await rig.connector.connect(signal);
+        Object.assign(two.node.linkOptions, { transport: "quic" });
+        return session;
+      },
+    };
+    const two = setUp({ nodes: [{ label: "n", connector: rig.connector, quicConnector }] });
+    two.node.linkOptions = { transport: "websocket" };
+    two.agent.start();
+    await settle(50);
+    await two.advance(limits.quicReturnEveryMs + 100);
+    expect(two.links).toHaveLength(1);
+    works = true;
+    await two.advance(limits.quicReturnEveryMs);
+    expect(two.links.map(({ transport }) => transport)).toEqual(["websocket", "quic"]);
+    expect(two.links[0]!.isDraining).toBe(true);
+    expect(two.named("link").map(({ state, transport }) => `${state} ${transport}`)).toEqual([
+      "up websocket",
+      "up quic",
+    ]);
+    await two.advance(limits.quicReturnEveryMs * 3);
+    expect(two.links).toHaveLength(2);
+  });
+});
+
+describe("names", () => {
+  test("a tunnel that is replaced is dropped; without another the agent ends with code 4", async () => {
+    const { links, named, advance } = await started({ tunnels: [tunnel("a"), tunnel("b")] });
+    links[0]!.receive({ type: "replaced", names: ["a"] });
+    expect(named("refused")).toMatchObject([{ name: "a" }]);
+    expect(named("fatal")).toEqual([]);
+    links[0]!.receive({ type: "replaced", names: ["b"] });
+    expect(named("fatal")).toMatchObject([{ exitCode: 4 }]);
+    await advance(60_000);
+    expect(links).toHaveLength(1);
+  });
+
+  test("one refused name leaves the others up; all refused is fatal", async () => {
+    const refusing = setUp({ tunnels: [tunnel("a"), tunnel("b")] });
+    refusing.node.results = () => [
+      { ok: false, name: "a", code: "NAME_TAKEN", message: "taken" },
+      { ok: true, name: "b", url: "http://b.test" },
+    ];
+    refusing.agent.start();
+    await settle(50);
+    expect(refusing.named("tunnel").map(({ name }) => name)).toEqual(["b"]);
+    expect(refusing.agent.status().tunnels[0]!.refusal?.code).toBe("NAME_TAKEN");
+    const alone = setUp();
+    alone.node.results = () => [{ ok: false, code: "NAME_IN_USE", message: "used" }];
+    alone.agent.start();
+    await settle(50);
+    expect(alone.named("fatal")).toMatchObject([{ exitCode: 4 }]);
+  });
+
+  test("a name that cannot be had just now is asked for again", async () => {
+    const rig = setUp({ tunnels: [tunnel("a"), tunnel("b")] });
+    let broken = true;
+    rig.node.results = (names) =>
+      names.map((name) =>
+        name === "a" && broken
+          ? { ok: false, name, code: "STORE_FAILED", message: "disk" }
+          : { ok: true, name: name!, url: "http://x" },
+      );
+    rig.agent.start();
+    await settle(50);
+    broken = false;
+    await rig.advance(6_000);
+    expect(rig.named("tunnel").map(({ name }) => name)).toEqual(["b", "a"]);
+  });
+
+  test("a revocation ends the agent", async () => {
+    const { links, named } = await started();
+    links[0]!.receive({ type: "revoked", message: "" });
+    expect(named("fatal")).toMatchObject([{ exitCode: 3 }]);
+  });
+});
+
+describe("certificates", () => {
+  test("a certificate that the node finds invalid is renewed, and the link tried at once", async () => {
+    const rig = setUp();
+    let renewals = 0;
+    const { node } = rig;
+    const certificate = {
+      validity: () => ({ notBeforeMs: 0, notAfterMs: Number.MAX_SAFE_INTEGER }),
+      renew: async () => {
+        renewals++;
+        two.node.connectError = undefined;
+      },
+    };
+    expect(node.connectError).toBeUndefined();
+    const two = setUp({ certificate });
+    two.node.connectError = new SallyError("CERTIFICATE_INVALID");
+    two.agent.start();
+    await settle(80);
+    expect(renewals).toBe(1);
+    expect(two.named("tunnel")).toHaveLength(1);
+    expect(two.named("retry")).toEqual([]);
+  });
+
+  test("a renewal that the node refuses is fatal", async () => {
+    const certificate = {
+      validity: () => ({ notBeforeMs: 0, notAfterMs: 1 }),
+      renew: () => Promise.reject(new SallyError("CERTIFICATE_REVOKED")),
+    };
+    const { named } = await started({ certificate });
+    expect(named("fatal")).toMatchObject([{ exitCode: 3 }]);
+  });
+});
+
+describe("streams", () => {
+  const get = { tunnel: "demo", protocol: "http" } as const;
+
+  test("go to the configured origin, whatever the name; others are refused", async () => {
+    const { links, dialled } = await started();
+    const [, stream] = streamPair(get);
+    links[0]!.options!.onStream(stream, links[0]!);
+    const [, strange] = streamPair({ tunnel: "localhost:22", protocol: "raw" });
+    links[0]!.options!.onStream(strange, links[0]!);
+    await settle();
+    expect(stream.isAccepted).toBe(true);
+    expect(strange.refusal?.code).toBe("TUNNEL_UNKNOWN");
+    expect(new Set(dialled)).toEqual(new Set(["localhost:3000"]));
+  });
+
+  test("that come before the node said the name are held until it does", async () => {
+    const rig = setUp({ tunnels: [tunnel(undefined)] });
+    rig.node.answersClaims = false;
+    rig.agent.start();
+    await settle(50);
+    const link = rig.links[0]!;
+    const [ours, strangers] = [
+      streamPair({ ...get, tunnel: "derived" })[1],
+      streamPair({ ...get, tunnel: "other" })[1],
+    ];
+    for (const stream of [ours, strangers]) link.options!.onStream(stream, link);
+    await settle();
+    expect(ours.isAccepted).toBe(false);
+    const { requestId } = link.sentOf("claim")[0]!;
+    link.receive({ type: "claimed", requestId, results: [{ ok: true, name: "derived", url: "http://d" }] });
+    await settle(50);
+    expect(ours.isAccepted).toBe(true);
+    expect(strangers.refusal?.code).toBe("TUNNEL_UNKNOWN");
+  });
+
+  test("a probe is answered without the origin; one for a stranger is refused", async () => {
+    const { links, dialled } = await started();
+    dialled.length = 0;
+    const [ours, strange] = [
+      streamPair({ ...get, protocol: "probe" })[1],
+      streamPair({ tunnel: "x", protocol: "probe" })[1],
+    ];
+    for (const stream of [ours, strange]) links[0]!.options!.onStream(stream, links[0]!);
+    expect(ours.isAccepted).toBe(true);
+    expect(strange.refusal?.code).toBe("TUNNEL_UNKNOWN");
+    expect(dialled).toEqual([]);
+  });
+
+  test("an origin that is down is told to the node, and seen again within two seconds; the tunnel stays up", async () => {
+    const { links, node, named, advance } = await started();
+    expect(named("origin")).toMatchObject([{ state: "up", origin: "localhost:3000" }]);
+    node.originError = new SallyError("CONNECT_FAILED");
+    const [, stream] = streamPair(get);
+    links[0]!.options!.onStream(stream, links[0]!);
+    await settle();
+    expect(stream.refusal).toMatchObject({
+      code: "ORIGIN_REFUSED",
+      message: "nothing listens on localhost:3000: start your app or pass another port",
+    });
+    expect(named("origin").at(-1)).toMatchObject({ state: "down", name: "demo" });
+    expect(links[0]!.sentOf("origin").at(-1)).toMatchObject({ state: "down", cause: "ORIGIN_REFUSED" });
+    await advance(4_000);
+    node.originError = undefined;
+    await advance(2_000);
+    expect(named("origin").map(({ state }) => state)).toEqual(["up", "down", "up"]);
+    expect(links[0]!.sentOf("origin").at(-1)).toEqual({ type: "origin", name: "demo", state: "up" });
+    expect(named("link")).toHaveLength(1);
+  });
+
+  test("an origin that was down before the link is told to each new node", async () => {
+    const rig = setUp();
+    rig.node.originError = new SallyError("CONNECT_FAILED");
+    rig.agent.start();
+    await settle(50);
+    expect(rig.links[0]!.sentOf("origin")).toMatchObject([{ name: "demo", state: "down" }]);
+  });
+
+  test("requests are looked at only while somebody listens; traffic is counted always", async () => {
+    const { agent, links, origins, named, advance } = await started();
+    const seen: string[] = [];
+    const stop = agent.onRequest(({ method, target, status }) => void seen.push(`${method} ${target} ${status}`));
+    const send = async (): Promise<void> => {
+      const [edge, stream] = streamPair(get);
+      links[0]!.options!.onStream(stream, links[0]!);
+      edge.write(new TextEncoder().encode("GET /x HTTP/1.1\r\n\r\n"));
+      await settle();
+      origins.at(-1)!.write(new TextEncoder().encode("HTTP/1.1 204 No Content\r\n\r\n"));
+      await settle();
+    };
+    await send();
+    stop();
+    await send();
+    expect(seen).toEqual(["GET /x 204"]);
+    await advance(1_000);
+    expect(named("traffic").at(-1)).toMatchObject({
+      streams: 2,
+      openStreams: 2,
+      bytesToOrigin: 38,
+      bytesFromOrigin: 54,
+    });
+  });
+});
