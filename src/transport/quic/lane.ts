@@ -7,7 +7,6 @@
 
 import { closeCode, reasonOf } from "./close-codes.ts";
 import type { QuicModule } from "./load-quic.ts";
-import { concatBytes } from "../../core/bytes.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
 import { SallyError } from "../../core/errors.ts";
@@ -251,8 +250,10 @@ export class QuicLane implements Duplex {
 
   async #read(stream: QuicStream): Promise<void> {
     for await (const batch of stream) {
-      if (this.#isClosed || stream !== this.#stream) return;
-      this.#deliver(batch.length === 1 ? batch[0]! : concatBytes(batch)); // length checked
+      for (const chunk of batch) {
+        if (this.#isClosed || stream !== this.#stream) return;
+        this.#deliver(chunk);
+      }
     }
   }
 
