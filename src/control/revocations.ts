@@ -127,10 +127,14 @@ export class Revocations {
     }
   }
 
+  /** Only what the copy says for certain: a peer that enrolled since it was made is not shut out by its absence. */
   #isKnownRevoked(peer: PeerIdentity): boolean {
     if (peer.role === "node") return false;
-    const token = peer.tokenId === undefined ? undefined : this.#tokens.get(peer.tokenId);
-    return !this.#isWelcome(peer, token, this.#enrolments.get(peer.keyFingerprint));
+    if (peer.tokenId === undefined) return true;
+    const token = this.#tokens.get(peer.tokenId);
+    if (token !== undefined && !this.#isTokenGood(peer, token)) return true;
+    const enrolment = this.#enrolments.get(peer.keyFingerprint);
+    return enrolment !== undefined && !isEnrolmentGood(peer, enrolment);
   }
 
   async #lookUp(peer: PeerIdentity): Promise<boolean> {
@@ -141,13 +145,20 @@ export class Revocations {
 
   #isWelcome(peer: PeerIdentity, token: TokenRecord | undefined, enrolment: EnrolmentRecord | undefined): boolean {
     if (token === undefined || enrolment === undefined) return false;
-    if (token.identity !== peer.identity || enrolment.identity !== peer.identity) return false;
-    return isTokenLive(token, this.#options.clock.wallMs()) && enrolment.revokedMs === undefined;
+    return this.#isTokenGood(peer, token) && isEnrolmentGood(peer, enrolment);
+  }
+
+  #isTokenGood(peer: PeerIdentity, token: TokenRecord): boolean {
+    return token.identity === peer.identity && isTokenLive(token, this.#options.clock.wallMs());
   }
 
   #notify(isRevoked: PeerPredicate): void {
     for (const listener of this.#listeners) listener(isRevoked);
   }
+}
+
+function isEnrolmentGood(peer: PeerIdentity, enrolment: EnrolmentRecord): boolean {
+  return enrolment.identity === peer.identity && enrolment.revokedMs === undefined;
 }
 
 /** Neither revoked nor past its end. */
