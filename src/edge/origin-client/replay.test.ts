@@ -1,0 +1,489 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { utf8Encode } from "../../core/bytes.ts";
+import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
+import { FakeExchange, FedBody, readText } from "../fake-exchange.ts";
+import type { OriginSide } from "../fake-origin.ts";
+import { codeOf, demoTunnel, settle, TestRig } from "../test-rig.ts";
+
+const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/** A client with one stream that has served a request and idles. */
+async function warmRig(rig = new TestRig()): Promise<TestRig> {
+  await rig.ask();
+  rig.origin.requests.length = 0;
+  return rig;
+}
+
+describe("a request on a stream that turns out to be stale", () => {
+  test("is replayed once on a fresh stream, whatever the method, if nothing of it was delivered", async () => {
+    for (const method of ["GET", "POST", "PUT", "DELETE", "PATCH"]) {
+      const rig = await warmRig();
+      const stale = rig.origin.last;
+      // The FIN crosses with the request: it leaves before the request arrives.
+      stale.isHeld = true;
+      stale.end();
+      const asked = rig.ask({ method, body: utf8Encode("once") });
+      await settle();
+      stale.isHeld = false;
+      expect((await asked).text).toBe("ok");
+      expect(rig.origin.requests.map((request) => [request.stream, request.body])).toEqual([[2, "once"]]);
+    }
+  });
+
+  test("is replayed after a RESET that reports nothing delivered, too", async () => {
+    const rig = await warmRig();
+    const stale = rig.origin.last;
+    const asked = rig.ask({ method: "POST", body: utf8Encode("once") });
+    stale.break();
+    expect((await asked).text).toBe("ok");
+    expect(rig.origin.requests.length).toBe(1);
+  });
+
+  test("is not replayed a second time", async () => {
+    const rig = await warmRig();
+    rig.origin.closeAfterBytes = () => 0;
+    expect((await rig.fails({ method: "POST", body: utf8Encode("x") })).code).toBe("ORIGIN_CLOSED");
+    expect(rig.origin.streams.length).toBeLessThanOrEqual(2);
+    expect(rig.origin.requests).toEqual([]);
+  });
+
+  test("is not replayed once any byte of it was delivered, unless it is safe", async () => {
+    for (const [method, body, expected] of [
+      ["POST", "x", "ORIGIN_CLOSED"],
+      ["DELETE", "", "ORIGIN_CLOSED"],
+      ["GET", "x", "ORIGIN_CLOSED"],
+      ["GET", "", ""],
+      ["HEAD", "", ""],
+      ["OPTIONS", "", ""],
+    ] as const) {
+      const rig = await warmRig();
+      const before = rig.origin.last.receivedBytes;
+      rig.origin.closeAfterBytes = (side) => (side.number === 1 ? before + 1 : Infinity);
+      if (method === "HEAD") {
+        rig.origin.script.onRequest = (_request, side) => void side.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+      }
+      const options = body === "" ? { method } : { method, body: utf8Encode(body) };
+      if (expected === "") expect((await rig.ask(options)).reply.head.status).toBe(200);
+      else expect((await rig.fails(options)).code).toBe(expected);
+      expect(rig.origin.dials.length).toBe(expected === "" ? 2 : 1);
+    }
+  });
+
+  test("is not replayed after a byte of a reply", async () => {
+    const rig = await warmRig();
+    rig.origin.script.onRequest = (_request, side) => {
+      side.say("HTTP/1.1 2");
+      side.end();
+    };
+    expect((await rig.fails()).code).toBe("ORIGIN_CLOSED");
+    expect(rig.origin.dials.length).toBe(1);
+  });
+
+  test("is not replayed when more of its body was read than is kept", async () => {
+    for (const [bytes, expected] of [
+      [limits.replayBodyBytes, "ok"],
+      [limits.replayBodyBytes + 1, "ORIGIN_CLOSED"],
+    ] as const) {
+      const rig = await warmRig();
+      const stale = rig.origin.last;
+      stale.isHeld = true;
+      stale.end();
+      const body = new FedBody([new Uint8Array(bytes)], bytes + 10);
+      const exchange = new FakeExchange({ method: "POST", body, fields: [["Content-Length", String(bytes + 10)]] });
+      const asked = rig.ask(exchange).then(
+        (answer) => answer.text,
+        (error: unknown) => (error as SallyError).code,
+      );
+      await settle();
+      stale.isHeld = false;
+      await settle();
+      body.feed(new Uint8Array(10));
+      expect(await asked).toBe(expected);
+      if (expected === "ok") expect(rig.origin.requests[0]?.body.length).toBe(bytes + 10);
+    }
+  });
+
+  test("goes on reading its body where it was, also from a read that was under way", async () => {
+    const rig = await warmRig();
+    const stale = rig.origin.last;
+    stale.isHeld = true;
+    stale.end();
+    const body = new FedBody([utf8Encode("a"), utf8Encode("b")]);
+    const asked = rig.ask({ method: "POST", body });
+    await settle();
+    stale.isHeld = false;
+    await settle();
+    body.feed(utf8Encode("c"));
+    body.feed(null);
+    expect((await asked).text).toBe("ok");
+    expect(rig.origin.requests.map((request) => request.body)).toEqual(["abc"]);
+  });
+
+  test("that awaits 100 Continue awaits it on the fresh stream", async () => {
+    const rig = await warmRig();
+    const stale = rig.origin.last;
+    stale.isHeld = true;
+    stale.end();
+    const body = new FedBody([utf8Encode("data")], 4);
+    const exchange = new FakeExchange({ method: "PUT", body, fields: [["Expect", "100-continue"]] });
+    const asked = rig.ask(exchange);
+    rig.origin.script.onHead = (_head, side) => void side.say("HTTP/1.1 100 Continue\r\n\r\n");
+    await settle();
+    stale.isHeld = false;
+    expect((await asked).text).toBe("ok");
+    expect(exchange.informed.length).toBe(1);
+    expect(rig.origin.requests.map((request) => request.body)).toEqual(["data"]);
+  });
+
+  test("is not replayed when its visitor has gone", async () => {
+    const rig = await warmRig();
+    const stale = rig.origin.last;
+    stale.isHeld = true;
+    stale.end();
+    const exchange = new FakeExchange({ method: "POST", body: utf8Encode("x") });
+    const failing = rig.fails(exchange);
+    exchange.abort(new SallyError("VISITOR_GONE"));
+    stale.isHeld = false;
+    expect((await failing).code).toBe("VISITOR_GONE");
+    expect(rig.origin.dials.length).toBe(1);
+  });
+});
+
+describe("property: an origin that goes away after any number of bytes", () => {
+  const ways: Record<string, (side: OriginSide) => void> = {
+    fin: (side) => side.end(),
+    reset: (side) => side.break(),
+    lost: (side) => side.lose(),
+  };
+
+  test("executes each request at most once, and exactly once when nothing of it was seen", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.record({
+          method: fc.constantFrom("GET", "POST", "PUT", "DELETE"),
+          bodyBytes: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 300 }), fc.constant(70_000)),
+          isChunked: fc.boolean(),
+          /** Relative to the start of the request; negative: it was gone before. */
+          after: fc.integer({ min: 0, max: 900 }),
+          chunkBytes: fc.integer({ min: 1, max: 400 }),
+          way: fc.constantFrom(...Object.keys(ways)),
+          isWarm: fc.boolean(),
+        }),
+        async ({ method, bodyBytes, isChunked, after, chunkBytes, way, isWarm }) => {
+          const rig = new TestRig({}, { nextChunkBytes: (waiting) => (waiting > 2_000 ? waiting : chunkBytes) });
+          if (isWarm) await warmRig(rig);
+          const base = rig.origin.streams[0]?.receivedBytes ?? 0;
+          rig.origin.closeAfterBytes = (side) => (side.number === 1 ? base + after : Infinity);
+          rig.origin.closeBy = ways[way]!; // a key of the table
+          const bytes = new Uint8Array(bodyBytes).fill(97);
+          const body = bodyBytes === 0 ? undefined : isChunked ? chunkedBody(bytes) : bytes;
+          let outcome = "";
+          try {
+            outcome = (await rig.ask(body === undefined ? { method } : { method, body })).text;
+          } catch (thrown) {
+            outcome = (thrown as SallyError).code;
+          }
+          const executions = rig.origin.requests.length;
+          const isSafe = method === "GET" && bodyBytes === 0;
+          if (outcome === "ok") expect(executions).toBe(1);
+          else expect(executions).toBeLessThanOrEqual(1);
+          if (!isSafe) expect(executions).toBeLessThanOrEqual(1);
+          // A report of nothing delivered means that it is sent again, and then it is executed.
+          const isReported = way !== "lost";
+          if (after === 0 && isReported && bodyBytes <= limits.replayBodyBytes)
+            expect([outcome, executions]).toEqual(["ok", 1]);
+          if (isSafe && (isWarm || way === "lost")) expect(outcome).toBe("ok");
+          for (const seen of rig.origin.requests) expect(seen.body.length).toBe(bodyBytes);
+        },
+      ),
+      { numRuns: 400 },
+    );
+  }, 60_000);
+});
+
+function chunkedBody(bytes: Uint8Array): FedBody {
+  const body = new FedBody([bytes.subarray(0, bytes.length >> 1), bytes.subarray(bytes.length >> 1)]);
+  body.feed(null);
+  return body;
+}
+
+describe("a refusal", () => {
+  const refusal = (): SallyError =>
+    new SallyError("ORIGIN_REFUSED", "nothing listens on localhost:3000: start your app");
+
+  test("reaches the visitor with the agent's words", async () => {
+    const rig = new TestRig({ onDial: (side) => side.refuse(refusal()) });
+    const error = await rig.fails();
+    expect([error.code, error.message]).toEqual(["ORIGIN_REFUSED", refusal().message]);
+  });
+
+  test("by one agent sends the request to another, whatever the method", async () => {
+    const rig = new TestRig({ onDial: (side) => side.linkId === "link-1" && side.refuse(refusal()) });
+    rig.origin.links = ["link-1", "link-2"];
+    expect((await rig.ask({ method: "POST", body: utf8Encode("once") })).text).toBe("ok");
+    expect(rig.origin.dials[1]?.avoidLink).toBe("link-1");
+    expect(rig.origin.requests.length).toBe(1);
+  });
+
+  test("by both is the end", async () => {
+    const rig = new TestRig({ onDial: (side) => side.refuse(refusal()) });
+    rig.origin.links = ["link-1", "link-2"];
+    expect((await rig.fails({ method: "POST", body: utf8Encode("x") })).code).toBe("ORIGIN_REFUSED");
+    expect(rig.origin.dials.length).toBe(2);
+  });
+
+  test("after a time-out or a bad certificate is not tried elsewhere", async () => {
+    for (const code of ["ORIGIN_TIMEOUT", "ORIGIN_TLS"] as const) {
+      const rig = new TestRig({ onDial: (side) => side.refuse(new SallyError(code)) });
+      rig.origin.links = ["link-1", "link-2"];
+      expect((await rig.fails()).code).toBe(code);
+      expect(rig.origin.dials.length).toBe(1);
+    }
+  });
+
+  test("at once, by the dialer, is the answer", async () => {
+    const rig = new TestRig();
+    rig.origin.dialError = new SallyError("OVERLOADED");
+    expect((await rig.fails()).code).toBe("OVERLOADED");
+  });
+});
+
+describe("a lost link", () => {
+  test("sends safe requests to another agent, once", async () => {
+    const rig = new TestRig({ onRequest: (_request, side) => (side.number === 1 ? side.lose() : void side.say(ok)) });
+    rig.origin.links = ["link-1", "link-2"];
+    expect((await rig.ask()).text).toBe("ok");
+    expect(rig.origin.dials[1]?.avoidLink).toBe("link-1");
+  });
+
+  test("answers others with what happened", async () => {
+    const rig = new TestRig({ onRequest: (_request, side) => side.lose() });
+    expect((await rig.fails({ method: "POST", body: utf8Encode("x") })).code).toBe("LINK_LOST");
+    expect(rig.origin.requests.length).toBe(1);
+  });
+
+  test("keeps its own error when nobody else is there", async () => {
+    const rig = new TestRig({
+      onRequest(_request, side) {
+        rig.origin.dialError = new SallyError("TUNNEL_OFFLINE");
+        side.lose();
+      },
+    });
+    expect((await rig.fails()).code).toBe("LINK_LOST");
+  });
+
+  test("in the middle of a reply fails the body", async () => {
+    const rig = new TestRig({
+      onRequest: (_request, side) => void side.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
+    });
+    const reply = await rig.send(new FakeExchange());
+    if (reply.kind !== "message") throw new Error("not a message");
+    rig.origin.last.lose();
+    expect(await codeOf(readText(reply.body))).toBe("LINK_LOST");
+    expect(rig.origin.dials.length).toBe(1);
+  });
+});
+
+describe("retries", () => {
+  test("stay a small share of traffic: ten, then a tenth", async () => {
+    const rig = new TestRig({ onRequest: (_request, side) => side.lose() });
+    let retried = 0;
+    for (let i = 0; i < 100; i++) {
+      const before = rig.origin.dials.length;
+      await rig.fails();
+      retried += rig.origin.dials.length - before - 1;
+    }
+    expect(retried).toBeGreaterThanOrEqual(18);
+    expect(retried).toBeLessThanOrEqual(20);
+  });
+});
+
+describe("origins that close idle connections after 5 s, as Node does", () => {
+  const keepAlive = "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
+
+  test("POSTs spaced around 5 s are each executed once, without a 502", async () => {
+    for (let spacingMs = 3_500; spacingMs <= 5_500; spacingMs += 50) {
+      const closesAt = new Map<OriginSide, number>();
+      const rig = new TestRig({
+        onRequest(_request, side) {
+          closesAt.set(side, rig.clock.nowMs() + 5_000);
+          side.say(keepAlive);
+        },
+      });
+      const runOriginTimers = (): void => {
+        for (const [side, atMs] of closesAt) {
+          if (atMs > rig.clock.nowMs()) continue;
+          closesAt.delete(side);
+          side.end();
+        }
+      };
+      for (let i = 0; i < 5; i++) {
+        const asked = rig.ask({ method: "POST", body: utf8Encode(String(i)) });
+        runOriginTimers();
+        expect((await asked).text).toBe("ok");
+        rig.clock.advance(spacingMs);
+      }
+      expect(rig.origin.requests.map((request) => request.body)).toEqual(["0", "1", "2", "3", "4"]);
+    }
+  });
+
+  const isReusedAfter = async (idleMs: number, field: string): Promise<boolean> => {
+    const rig = new TestRig({
+      onRequest: (_request, side) => void side.say(`HTTP/1.1 200 OK\r\n${field}Content-Length: 0\r\n\r\n`),
+    });
+    await rig.ask();
+    rig.clock.advance(idleMs);
+    await rig.ask();
+    return rig.origin.streams.length === 1;
+  };
+
+  test("a stream idles 4 s at most, less if the origin says so", async () => {
+    expect(await isReusedAfter(3_900, "")).toBe(true);
+    expect(await isReusedAfter(4_000, "")).toBe(false);
+    expect(await isReusedAfter(3_900, "Keep-Alive: timeout=60\r\n")).toBe(true);
+    expect(await isReusedAfter(4_000, "Keep-Alive: timeout=60\r\n")).toBe(false);
+    expect(await isReusedAfter(900, "Keep-Alive: max=5, timeout=2\r\n")).toBe(true);
+    expect(await isReusedAfter(1_000, "Keep-Alive: timeout=2\r\n")).toBe(false);
+    expect(await isReusedAfter(0, "Keep-Alive: timeout=1\r\n")).toBe(false);
+    expect(await isReusedAfter(0, "Connection: close\r\n")).toBe(false);
+  });
+
+  test("the round trip is taken off what the origin says", async () => {
+    const rig = new TestRig({ onRequest() {} });
+    for (const [idleMs, isReused] of [
+      [600, true],
+      [700, false],
+    ] as const) {
+      rig.origin.streams.length = 0;
+      rig.client.retireTunnel("demo");
+      for (let i = 0; i < 2; i++) {
+        const asked = rig.ask();
+        await settle();
+        rig.clock.advance(300);
+        rig.origin.last.say("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
+        await asked;
+        rig.clock.advance(idleMs);
+      }
+      expect(rig.origin.streams.length).toBe(isReused ? 1 : 2);
+    }
+  });
+
+  test("an idle stream is closed by the coarse timer, and nothing is left that ticks", async () => {
+    const rig = await warmRig();
+    expect(rig.clock.pending).toBe(1);
+    rig.clock.advance(limits.pooledIdleMs + 250);
+    expect(rig.client.idleCount("demo")).toBe(0);
+    await settle();
+    expect(rig.origin.last.hasEdgeEnded).toBe(true);
+    await settle();
+    rig.clock.advance(250);
+    expect(rig.clock.pending).toBe(0);
+  });
+});
+
+describe("the pool", () => {
+  test("reuses the stream used last, and never puts two requests on one", async () => {
+    const held: OriginSide[] = [];
+    const rig = new TestRig({ onRequest: (_request, side) => void held.push(side) });
+    const asked = [rig.ask(), rig.ask(), rig.ask()];
+    await settle();
+    expect(rig.origin.streams.length).toBe(3);
+    for (const side of [held[0]!, held[2]!, held[1]!]) {
+      side.say(ok);
+      await settle();
+    }
+    await Promise.all(asked);
+    rig.origin.script.onRequest = (_request, side) => void side.say(ok);
+    await rig.ask();
+    expect(rig.origin.requests.at(-1)?.stream).toBe(2);
+  });
+
+  test("keeps a bounded number of streams for each tunnel", async () => {
+    const held: OriginSide[] = [];
+    const rig = new TestRig({ onRequest: (_request, side) => void held.push(side) }, {}, { pooledIdlePerTunnel: 2 });
+    const asked = [rig.ask(), rig.ask(), rig.ask()];
+    await settle();
+    for (const side of held) side.say(ok);
+    await Promise.all(asked);
+    expect(rig.client.idleCount("demo")).toBe(2);
+    await settle();
+    expect(rig.origin.streams.filter((side) => side.hasEdgeEnded).length).toBe(1);
+  });
+
+  test("drops a stream on which bytes or an end came unasked", async () => {
+    for (const spoil of [
+      (side: OriginSide) => void side.say("HTTP/1.1 200 OK\r\n\r\n"),
+      (side: OriginSide) => side.end(),
+    ]) {
+      const rig = await warmRig();
+      spoil(rig.origin.last);
+      await settle();
+      expect(rig.client.idleCount("demo")).toBe(0);
+      expect(rig.origin.last.isGone).toBe(true);
+      await rig.ask();
+      expect(rig.origin.requests.map((request) => request.stream)).toEqual([2]);
+    }
+  });
+
+  test("does not mix tunnels, nor the origins of one tunnel", async () => {
+    const rig = await warmRig();
+    await rig.ask({}, { ...demoTunnel, name: "other" });
+    await rig.ask({}, { ...demoTunnel, originLabel: "localhost:4000" });
+    expect(rig.origin.requests.map((request) => request.stream)).toEqual([2, 3]);
+    await settle();
+    expect(rig.origin.streams[0]?.hasEdgeEnded).toBe(true);
+  });
+
+  test("does not reuse HTTP/1.0 connections unless they are kept", async () => {
+    for (const [text, count] of [
+      ["HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 0],
+      ["HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", 1],
+    ] as const) {
+      const rig = new TestRig({ onRequest: (_request, side) => void side.say(text) });
+      await rig.ask();
+      expect(rig.client.idleCount("demo")).toBe(count);
+    }
+  });
+
+  test("lets go of a link that drains: idle streams now, busy ones when they are done", async () => {
+    const rig = await warmRig();
+    rig.origin.script.onRequest = () => {};
+    const asked = rig.ask();
+    await settle();
+    rig.client.retireLink("link-1");
+    rig.origin.last.say(ok);
+    await asked;
+    expect(rig.client.idleCount("demo")).toBe(0);
+    await settle();
+    expect(rig.origin.last.hasEdgeEnded).toBe(true);
+  });
+
+  test("closes: a running request is still answered", async () => {
+    const rig = await warmRig();
+    rig.origin.script.onRequest = () => {};
+    const asked = rig.ask();
+    await settle();
+    rig.client.close();
+    rig.origin.last.say(ok);
+    expect((await asked).text).toBe("ok");
+    await settle();
+    expect(rig.origin.last.hasEdgeEnded).toBe(true);
+    rig.clock.advance(250);
+    expect(rig.clock.pending).toBe(0);
+  });
+
+  test("does not wait for ever for a stream to close", async () => {
+    const rig = new TestRig({
+      onDial: (side) => void (side.handler.onEnd = () => {}),
+      onRequest: (_request, side) => void side.say(`HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`),
+    });
+    await rig.ask();
+    await settle();
+    rig.clock.advance(limits.socketLingerMs + 250);
+    expect(rig.origin.last.edge.resetError).toBeDefined();
+    rig.clock.advance(250);
+    expect(rig.clock.pending).toBe(0);
+  });
+});
