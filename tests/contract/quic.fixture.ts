@@ -219,6 +219,8 @@ export interface UdpRelay extends AsyncDisposable {
   readonly portsSeen: number;
   /** What a NAT does that forgot its mapping. */
   changePort(): Promise<void>;
+  /** Nothing passes any more. */
+  silence(): void;
 }
 
 /** Stands between one agent and the node as a NAT does. */
@@ -246,6 +248,10 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
       return outers.length;
     },
     changePort,
+    silence() {
+      inner.removeAllListeners("message");
+      outers.at(-1)?.removeAllListeners("message");
+    },
     async [Symbol.asyncDispose]() {
       inner.close();
       for (const outer of outers) outer.close();

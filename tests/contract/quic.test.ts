@@ -4,6 +4,7 @@ import { afterAll, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { createTestAuthority } from "./certificates.fixture.ts";
 import { blackHole, codeOf, der, descriptors, never, quicWorld, Recorder, udpRelay, until } from "./quic.fixture.ts";
+import type { Duplex } from "../../src/core/duplex.ts";
 import { SallyError } from "../../src/core/errors.ts";
 import { limits } from "../../src/core/limits.ts";
 import { loadQuic } from "../../src/transport/quic/load-quic.ts";
@@ -23,7 +24,7 @@ test("a lane carries bytes both ways, and both sides know the other's certificat
   const { agent, node } = await world.pair();
   expect(node.session.peerCertificate).toEqual(der(world.agentTls.certPem));
   expect(agent.peerCertificate).toEqual(der(world.nodeTls.certPem));
-  expect(agent.host).toBe(node.session.host);
+  expect([agent.host, node.session.host]).toEqual(["node.sally.internal", ""]);
   const lane = await agent.openLane(never);
   const heard = new Recorder(lane);
   lane.write(Buffer.from("hello "));
@@ -181,18 +182,39 @@ test("a slow consumer that does consume is never cut off", async () => {
   await record.until("4 MiB", () => record.receivedBytes === 4 * 1024 * 1024);
 });
 
-test("more lanes than a link may have end the session", async () => {
+test("lanes beyond the limit are held back, and closed ones make room", async () => {
   await using world = await quicWorld();
   const { agent, node } = await world.pair();
-  for (let i = 0; i < limits.lanesPerLinkMax; i++) await agent.openLane(never);
+  const lanes: Duplex[] = [];
+  for (let i = 0; i < limits.lanesPerLinkMax; i++) lanes.push(await agent.openLane(never));
   await node.lane(limits.lanesPerLinkMax - 1);
-  const oneMore = await agent.openLane(never);
-  const heard = new Recorder(oneMore);
-  oneMore.write(new Uint8Array(10));
-  await Bun.sleep(200);
-  // The transport's own stream limit holds the extra lane back; were it to arrive, STREAM_LIMIT would end the session.
+  const heard = new Recorder(await agent.openLane(never));
+  await Bun.sleep(100);
   expect(node.lanes).toHaveLength(limits.lanesPerLinkMax);
   expect(heard.closes).toEqual([]);
+  for (const lane of lanes) lane.reset(new SallyError("CANCELLED"));
+  await node.lane(limits.lanesPerLinkMax);
+  for (let i = 0; i < 100; i++) {
+    const lane = await agent.openLane(never);
+    await node.lane(limits.lanesPerLinkMax + 1 + i);
+    lane.reset(new SallyError("CANCELLED"));
+  }
+});
+
+test("a connection that falls silent ends with LINK_LOST on both sides, never cleanly", async () => {
+  await using world = await quicWorld({ listen: { idleSeconds: 1 } });
+  await using relay = await udpRelay(world.listener.address);
+  const { agent, node } = await world.pair(world.connectorWith({ address: relay.address }));
+  const heard = new Recorder(await agent.openLane(never));
+  const record = await node.lane(0);
+  relay.silence();
+  expect((await agent.closed)?.code).toBe("LINK_LOST");
+  expect((await node.session.closed)?.code).toBe("LINK_LOST");
+  for (const lane of [heard, record]) {
+    await lane.until("the end", () => lane.closes.length > 0);
+    expect(lane.closes.map((error) => error?.code)).toEqual(["LINK_LOST"]);
+    expect(lane.ended).toBe(false);
+  }
 });
 
 test("a writer is told to wait, and then to go on", async () => {
@@ -376,7 +398,9 @@ test("a download survives three changes of the agent's address", async () => {
   const sending = source();
   for (let change = 1; change <= 3; change++) {
     await record.until("a quarter", () => record.receivedBytes >= (total / 4) * change, 15_000);
+    const at = record.receivedBytes;
     await relay.changePort();
+    await record.until("more", () => record.receivedBytes > at + 1024 * 1024, 5_000);
   }
   await sending;
   await record.until("all", () => record.receivedBytes === total, 15_000);
@@ -384,6 +408,8 @@ test("a download survives three changes of the agent's address", async () => {
   expect(record.closes).toEqual([]);
   expect(relay.portsSeen).toBe(4);
   await until("the node to know the new address", () => node.session.remote.port === relay.outerPort, 2_000);
+  node.session.close(new SallyError("CANCELLED"));
+  await agent.closed;
 }, 60_000);
 
 test("nobody is told that node:quic is experimental, and other warnings still come through", async () => {

@@ -50,7 +50,7 @@ export class QuicEndpoints {
 export interface QuicConnectOptions {
   /** Where the node is: a host name or an IP address. */
   readonly address: Address;
-  /** What `Session.host` says on both sides; default: the name in the node's certificate. */
+  /** The host name that HELLO signs; default: the name in the node's certificate. */
   readonly host?: string;
   readonly tls: QuicTls | (() => QuicTls);
   /** Shared by the connectors of a process. */
@@ -144,12 +144,12 @@ class Dialler {
         finish();
         reject(signal.reason);
       };
-      const next = (): void => {
+      const tryNext = (): void => {
         timer.cancel();
         const target = targets[started];
         if (target === undefined || isDone) return;
         started++;
-        timer = clock.after(nextAddressAfterMs, next);
+        timer = clock.after(nextAddressAfterMs, tryNext);
         this.#dial(target, others.signal).then(
           (carrier) => {
             if (isDone) return carrier.close(new SallyError("CANCELLED"));
@@ -159,7 +159,7 @@ class Dialler {
           (error: unknown) => {
             failed++;
             if (isDone) return;
-            if (failed < targets.length) return next();
+            if (failed < targets.length) return tryNext();
             finish();
             reject(error);
           },
@@ -167,7 +167,7 @@ class Dialler {
       };
       if (signal.aborted) return onAbort();
       signal.addEventListener("abort", onAbort, { once: true });
-      next();
+      tryNext();
     });
   }
 

@@ -232,6 +232,7 @@ export class QuicLane implements Duplex {
     const onOver = (error: unknown): void => {
       if (stream === this.#stream) this.#streamOver(error);
     };
+    // oxlint-disable-next-line unicorn/prefer-add-event-listener -- not an EventTarget
     stream.onreset = (error) => {
       this.#resetReason ??= error;
       onOver(error);
@@ -297,7 +298,7 @@ export class QuicLane implements Duplex {
     this.fail(reason ?? new SallyError("LINK_LOST", "The peer ended a lane that was in use."));
   }
 
-  #shut(error: SallyError | undefined): void {
+  #shut(reason: SallyError | undefined): void {
     this.#isClosed = true;
     this.#queue = [];
     this.#queuedBytes = 0;
@@ -308,7 +309,7 @@ export class QuicLane implements Duplex {
     this.#stream.closed.catch(() => {}); // the reason was reported already
     if (!this.#stream.destroyed) {
       const { QuicError } = this.#host.quic;
-      this.#stream.destroy(error && new QuicError(error.code, { errorCode: closeCode(error) }));
+      this.#stream.destroy(reason && new QuicError(reason.code, { errorCode: closeCode(reason) }));
     }
     this.#host.over(this);
   }

@@ -31,6 +31,8 @@ export interface QuicListenOptions {
   readonly handshakeMs?: number;
   /** Bytes of one connection received and not consumed; default 64 MiB. At least all the windows granted to it. */
   readonly unreadMaxBytes?: number;
+  /** A connection that is silent for so long is gone; default 10. */
+  readonly idleSeconds?: number;
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -105,7 +107,7 @@ class Listener implements QuicListener {
         verifyClient: true,
         ca: [utf8Encode(tls.caPem)],
         transportParams: {
-          maxIdleTimeout: quicLimits.idleSeconds,
+          maxIdleTimeout: this.#options.idleSeconds ?? quicLimits.idleSeconds,
           initialMaxStreamsBidi: this.#limits.lanesMax,
           initialMaxStreamsUni: 0,
           maxDatagramFrameSize: 0,
@@ -136,13 +138,13 @@ class Listener implements QuicListener {
     return this.#shut(error);
   }
 
-  async #shut(error: SallyError | undefined): Promise<void> {
+  async #shut(reason: SallyError | undefined): Promise<void> {
     const endpoint = this.#endpoint;
     this.#endpoint = undefined;
     if (endpoint === undefined) return;
-    for (const raw of this.#pending) refuse(raw, error);
+    for (const raw of this.#pending) refuse(raw, reason);
     const sessions = [...this.#sessions];
-    for (const session of sessions) session.close(error);
+    for (const session of sessions) session.close(reason);
     const stopped = endpoint.close(); // takes no new connection from now on
     stopped.catch(() => {});
     await Promise.all(sessions.map((session) => session.closed)); // bounded by the linger time of each
@@ -150,6 +152,7 @@ class Listener implements QuicListener {
   }
 
   #onConnection(raw: QuicSession): void {
+    // oxlint-disable-next-line unicorn/prefer-add-event-listener -- not an EventTarget
     raw.onerror = () => {}; // `closed` and `opened` report it
     raw.closed.catch(() => {});
     const pendingMax = this.#options.pendingMax ?? limits.pendingHandshakes;
@@ -189,7 +192,7 @@ class Listener implements QuicListener {
       carrier = new QuicCarrier({
         quic: this.#quic,
         raw,
-        host: info.servername,
+        host: "", // every agent asks TLS for the same name: HELLO says which one it dialled
         remote: toAddress(remote),
         peerCertificate: new Uint8Array(certificate.raw),
         limits: this.#limits,

@@ -77,6 +77,7 @@ export class QuicCarrier implements Session, LaneHost {
       this.#resolveClosed = resolve;
     });
     // Comes before the streams are torn down, so that the lanes can say why.
+    // oxlint-disable-next-line unicorn/prefer-add-event-listener -- not an EventTarget
     raw.onerror = (error) => {
       if (!this.#isClosing) this.#reason ??= reasonOf(error);
     };
@@ -142,9 +143,9 @@ export class QuicCarrier implements Session, LaneHost {
     else this.#handUp(lane, this.#onLane);
   }
 
-  close(error?: SallyError): void {
+  close(reason?: SallyError): void {
     if (this.isGone) return;
-    if (error !== undefined) return this.#abort(error);
+    if (reason !== undefined) return this.#abort(reason);
     if (this.#isClosing) return;
     this.#isClosing = true;
     for (const lane of this.#lanes) lane.end();
