@@ -39,6 +39,7 @@ export const limits = {
   reconnectBackoffMinMs: 200,
   reconnectBackoffMaxMs: 15_000,
   pendingHandshakes: 1_000,
+  websocketSessions: 10_000,
 
   // Sockets.
   socketQueueHighBytes: 256 * 1024,
