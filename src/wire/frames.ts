@@ -236,6 +236,12 @@ export class FrameWriter {
   }
 }
 
+/** The payload of a frame that has at least `min` bytes: a view that must not be kept. */
+export function payloadOf(frame: Frame, min: number): Uint8Array {
+  if (frame.length < min) throw new SallyError("PROTOCOL_VIOLATION", "a frame is too short for its type");
+  return frame.bytes.subarray(frame.at, frame.at + frame.length);
+}
+
 export function readUint16(bytes: Uint8Array, at: number): number {
   return (bytes[at]! << 8) | bytes[at + 1]!; // the caller checked the length
 }

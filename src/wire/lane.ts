@@ -3,17 +3,15 @@
  * it was granted, and hands frames that concern the whole link to its host. Every violation ends the link with a code.
  */
 
-import type { Clock } from "../core/clock.ts";
 import type { Duplex } from "../core/duplex.ts";
 import { errorCodeFromWire, SallyError, toSallyError } from "../core/errors.ts";
 import { utf8Decode } from "../core/bytes.ts";
-import type { Limits } from "../core/limits.ts";
-import type { Logger } from "../core/log.ts";
 import {
   creditBytes,
   finBytes,
   FrameDecoder,
   frameType,
+  payloadOf,
   pingBytes,
   readUint16,
   readUint32,
@@ -21,35 +19,10 @@ import {
   resetBytes,
   type Frame,
 } from "./frames.ts";
+import type { LaneHost } from "./lane-host.ts";
 import { LaneSender } from "./lane-sender.ts";
 import { decodePreamble, type Preamble } from "./preamble.ts";
-import type { WindowBudget } from "./window-budget.ts";
 import { WireStream } from "./wire-stream.ts";
-
-/** What a lane needs of the link that it belongs to. */
-export interface LaneHost {
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly limits: Limits;
-  readonly budget: WindowBudget;
-  readonly schedule: (task: () => void) => void;
-  readonly rttMs: number | undefined;
-  /** Agents open streams with odd ids, nodes with even ones. */
-  readonly opensOdd: boolean;
-  /** Whether the peer may open one more stream; its window is reserved then. */
-  admit(): SallyError | undefined;
-  onStream(stream: WireStream): void;
-  onStreamDone(stream: WireStream): void;
-  /** The peer reset a stream that it had opened itself. */
-  onPeerReset(): void;
-  onRoundTrip(rttMs: number): void;
-  /** HANDSHAKE, GOAWAY, CONTROL, CONTROL_ACK. */
-  onLinkFrame(lane: Lane, frame: Frame): void;
-  /** The peer broke the protocol, or overran a bound: the link ends with this code. */
-  onViolation(lane: Lane, error: SallyError): void;
-  /** The carrier is gone and every stream of the lane has been told. */
-  onLaneClosed(lane: Lane, error: SallyError): void;
-}
 
 const idMax = 0xffff_ffff;
 const sendCreditMax = 0x7fff_ffff;
@@ -58,7 +31,8 @@ export class Lane {
   readonly host: LaneHost;
   readonly carrier: Duplex;
   readonly sender: LaneSender;
-  readonly index: number;
+  /** 0 for the lane that shook hands; -1 until a further one has joined. */
+  index: number;
   /** False until the handshake, or the lane's JOIN, is done: nothing but HANDSHAKE and GOAWAY is understood. */
   isJoined = false;
   isClosed = false;
@@ -194,8 +168,28 @@ export class Lane {
     this.host.onLaneClosed(this, error);
   }
 
-  #receive(chunk: Uint8Array): void {
+  /** Ends the lane alone: the peer sees its carrier fail. */
+  abort(error: SallyError): void {
     if (this.isClosed) return;
+    this.carrier.reset(error);
+    this.close(error);
+  }
+
+  /** Something of the peer's is due here, sooner or later. */
+  get awaitsPeer(): boolean {
+    return this.sender.inFlightBytes > 0 || this.#streams.size > 0;
+  }
+
+  ping(stampMs: number): void {
+    this.sender.ping(stampMs);
+  }
+
+  nudge(): void {
+    this.sender.wakeIfOwed();
+  }
+
+  #receive(chunk: Uint8Array): void {
+    if (this.isClosed) return this.carrier.consume(chunk.length);
     const before = this.#decoder.frameCount;
     try {
       this.#decoder.push(chunk);
@@ -396,12 +390,6 @@ export class Lane {
     });
     stream.reset(new SallyError("INTERNAL", undefined, { cause: thrown }));
   }
-}
-
-/** The payload of a frame that has at least `min` bytes: a view that must not be kept. */
-export function payloadOf(frame: Frame, min: number): Uint8Array {
-  if (frame.length < min) throw new SallyError("PROTOCOL_VIOLATION", "a frame is too short for its type");
-  return frame.bytes.subarray(frame.at, frame.at + frame.length);
 }
 
 function unknownStream(streamId: number): SallyError {

@@ -5,41 +5,23 @@
 
 import type { Address } from "../core/address.ts";
 import type { Clock } from "../core/clock.ts";
-import type { DialledStream } from "../core/duplex.ts";
-import type { SallyError } from "../core/errors.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
 import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
-import type { StreamProtocol } from "../ports/dialer.ts";
 import type { Session, TransportKind } from "../ports/session.ts";
+import { acceptHandshake, dialHandshake, encodeWelcome } from "./handshake.ts";
+import { FirstMessages } from "./first-messages.ts";
+import { acceptLanes } from "./lane-accepting.ts";
+import { LaneOpener } from "./lane-opener.ts";
+import { Lane } from "./lane.ts";
+import { LinkCore } from "./link-core.ts";
 import type { ControlMessage } from "./messages.ts";
+import type { Preamble } from "./preamble.ts";
 import type { WindowBudget } from "./window-budget.ts";
+import type { IncomingStream, LinkStream } from "./wire-stream.ts";
 
-/** What the first frame of a stream says about it. */
-export interface Preamble {
-  /** Name of the tunnel, lower case. */
-  readonly tunnel: string;
-  readonly protocol: StreamProtocol;
-  /** Absent on pooled streams. */
-  readonly visitor?: Address;
-}
-
-/** A stream of a link, as its opener holds it. */
-export interface LinkStream extends DialledStream {
-  readonly preamble: Preamble;
-  /** Bytes on the way in both directions of this stream's lane: a pool prefers the idle stream where it is lowest. */
-  readonly laneLoadBytes: number;
-}
-
-/** A stream that the peer opened. Exactly one of `accept` and `refuse` answers it; writing accepts it too. */
-export interface IncomingStream extends LinkStream {
-  /** Says OPENED: the origin's connection is up. */
-  accept(): void;
-  /** Says REFUSED with the error's code and message; nothing reaches the handler afterwards. */
-  refuse(error: SallyError): void;
-  /** Bytes of the peer's that the origin's socket has taken so far, in total: our FIN or RESET tells the peer. */
-  reportDelivered(totalBytes: number): void;
-}
+export type { IncomingStream, LinkStream, Preamble };
 
 export interface LinkOptions {
   readonly clock: Clock;
@@ -91,7 +73,10 @@ export interface Link {
    * @throws SallyError STREAM_LIMIT, OVERLOADED, DRAINING, LINK_LOST
    */
   open(preamble: Preamble): LinkStream;
-  /** Sends a control message; in order, exactly once while the link lives. */
+  /**
+   * Sends a control message; in order, exactly once while the link lives. Ignored after close.
+   * @throws SallyError BAD_REQUEST when it is over limits.controlMessageBytes
+   */
   send(message: ControlMessage): void;
   /** Opens nothing new, refuses what the peer opens, and closes when the last stream is done. */
   drain(): void;
@@ -100,25 +85,99 @@ export interface Link {
 }
 
 /**
- * The agent's side: proves who we are, checks the node, opens the lanes. Rejects with the code that either side found.
+ * The agent's side: proves who we are, checks the node, opens the lanes. Rejects with the code that either side found;
+ * the session is closed then.
  * @throws SallyError AUTH_FAILED, CERTIFICATE_INVALID, CERTIFICATE_REVOKED, CA_MISMATCH, PROXY_UNTRUSTED,
  *   VERSION_MISMATCH, CONNECT_TIMEOUT, LINK_LOST, PROTOCOL_VIOLATION
  */
-export function connectLink(
-  _session: Session,
-  _auth: LinkAuth,
-  _options: ConnectLinkOptions,
-  _signal: AbortSignal,
+export async function connectLink(
+  session: Session,
+  auth: LinkAuth,
+  options: ConnectLinkOptions,
+  signal: AbortSignal,
 ): Promise<Link> {
-  throw new Error("not implemented");
+  const messages = new FirstMessages(2);
+  const opener = new LaneOpener(session, options.lanes);
+  const core = new LinkCore({
+    session,
+    options,
+    isDialler: true,
+    onHandshake: (lane, payload) => (lane.index === 0 ? messages.push(payload) : opener.onHandshake(lane, payload)),
+    onLaneLost: () => opener.replace(),
+    onStop: () => opener.stop(),
+  });
+  return shakeHands({ core, messages, options, signal }, async () => {
+    const lane = new Lane(core, await session.openLane(signal), 0);
+    core.watch(lane);
+    messages.lane = lane;
+    const { lanesPerLinkMax: lanesMax } = options.limits;
+    const handshake = { session, auth, channel: messages, program: options.agentVersion, lanesMax };
+    await dialHandshake(handshake, (result) => {
+      core.establish(result, lane); // now: frames may follow WELCOME in the same chunk
+      opener.start(core, result);
+    });
+  });
 }
 
 /** The node's side. Throws as `connectLink`; the session is closed when it rejects. */
-export function acceptLink(
-  _session: Session,
-  _auth: LinkAuth,
-  _options: AcceptLinkOptions,
-  _signal: AbortSignal,
+export async function acceptLink(
+  session: Session,
+  auth: LinkAuth,
+  options: AcceptLinkOptions,
+  signal: AbortSignal,
 ): Promise<Link> {
-  throw new Error("not implemented");
+  const messages = new FirstMessages(2);
+  const core = new LinkCore({
+    session,
+    options,
+    isDialler: false,
+    onHandshake: (lane, payload) => (lane.index === 0 ? messages.push(payload) : lanes.onHandshake(lane, payload)),
+    onLaneLost: () => {},
+    onStop: () => {},
+  });
+  const lanes = acceptLanes(core, session, (first) => {
+    messages.lane = first;
+  });
+  return shakeHands({ core, messages, options, signal }, async () => {
+    const result = await acceptHandshake({
+      session,
+      auth,
+      channel: messages,
+      program: options.nodeVersion ?? "",
+      lanesMax: options.limits.lanesPerLinkMax,
+    });
+    const first = messages.lane!; // a message has come over it
+    if (core.isClosed) return;
+    lanes.start(result);
+    first.sender.handshake(encodeWelcome(result));
+    core.establish(result, first);
+  });
+}
+
+interface Start {
+  readonly core: LinkCore;
+  readonly messages: FirstMessages;
+  readonly options: LinkOptions;
+  readonly signal: AbortSignal;
+}
+
+/** Bounds the handshake in time, and turns any way it may fail into one rejection. */
+async function shakeHands({ core, messages, options, signal }: Start, shake: () => Promise<void>): Promise<Link> {
+  core.onEnded((error) => messages.fail(error ?? new SallyError("LINK_LOST")));
+  const onAbort = (): void => core.close(toSallyError(signal.reason, "CANCELLED"));
+  const timer = options.clock.after(options.limits.handshakeMs, () => core.close(new SallyError("CONNECT_TIMEOUT")));
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    await Promise.race([shake(), messages.failed]);
+    if (!core.isEstablished) throw core.closeError ?? new SallyError("LINK_LOST");
+    return core;
+  } catch (thrown) {
+    const error = signal.aborted ? toSallyError(signal.reason, "CANCELLED") : toSallyError(thrown);
+    core.close(error);
+    throw error;
+  } finally {
+    timer.cancel();
+    signal.removeEventListener("abort", onAbort);
+  }
 }

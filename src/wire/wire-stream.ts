@@ -5,7 +5,7 @@
 
 import type { DuplexHandler, DialledStream } from "../core/duplex.ts";
 import { idleHandler } from "../core/duplex.ts";
-import { assert, SallyError } from "../core/errors.ts";
+import { assert, type SallyError } from "../core/errors.ts";
 import type { Lane } from "./lane.ts";
 import type { Preamble } from "./preamble.ts";
 

@@ -1,0 +1,74 @@
+/** The dialling side's further lanes: opened once the link stands, and opened again, with a growing pause, when lost. */
+
+import { SallyError, toSallyError } from "../core/errors.ts";
+import type { Session } from "../ports/session.ts";
+import { parse, type HandshakeResult } from "./handshake.ts";
+import { encodeJoin, joinedSchema } from "./lane-join.ts";
+import { Lane } from "./lane.ts";
+import type { LinkCore } from "./link-core.ts";
+
+export class LaneOpener {
+  readonly #session: Session;
+  readonly #wanted: number;
+  readonly #stop = new AbortController();
+  #core: LinkCore | undefined;
+  #result: HandshakeResult | undefined;
+  #lastIndex = 0;
+  #failures = 0;
+
+  constructor(session: Session, lanes: number) {
+    this.#session = session;
+    this.#wanted = lanes;
+  }
+
+  start(core: LinkCore, result: HandshakeResult): void {
+    this.#core = core;
+    this.#result = result;
+    const wanted = Math.min(this.#wanted, result.lanesMax);
+    for (let i = 1; i < wanted; i++) void this.#open();
+  }
+
+  stop(): void {
+    this.#stop.abort(new SallyError("LINK_LOST"));
+  }
+
+  /** The answer to a JOIN. @throws SallyError PROTOCOL_VIOLATION */
+  onHandshake(lane: Lane, payload: Uint8Array): void {
+    if (lane.isJoined) throw new SallyError("PROTOCOL_VIOLATION", "a HANDSHAKE frame out of turn");
+    parse(joinedSchema, payload);
+    this.#failures = 0;
+    this.#core?.addLane(lane);
+  }
+
+  /** A lane is gone, or did not come up. */
+  replace(): void {
+    const core = this.#core;
+    if (core === undefined || core.isDraining) return;
+    const { reconnectBackoffMinMs: min, reconnectBackoffMaxMs: max } = core.limits;
+    const pauseMs = Math.min(max, min * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    this.#failures = Math.min(this.#failures + 1, 16);
+    core.clock.after(pauseMs, () => void this.#open());
+  }
+
+  async #open(): Promise<void> {
+    const core = this.#core!; // set by start
+    const { linkId, laneSecret } = this.#result!; // as above
+    const index = ++this.#lastIndex;
+    try {
+      const join = await encodeJoin(linkId, index, laneSecret);
+      if (core.isDraining) return;
+      const carrier = await this.#session.openLane(this.#stop.signal);
+      if (core.isClosed) return carrier.reset(new SallyError("LINK_LOST"));
+      const lane = new Lane(core, carrier, index);
+      core.watch(lane);
+      lane.sender.handshake(join);
+      core.clock.after(core.limits.handshakeMs, () => {
+        if (!lane.isJoined) lane.abort(new SallyError("CONNECT_TIMEOUT"));
+      });
+    } catch (thrown) {
+      if (core.isClosed) return;
+      core.log.warn("a lane could not be opened", { lane: index, error: toSallyError(thrown, "LINK_LOST").message });
+      this.replace();
+    }
+  }
+}

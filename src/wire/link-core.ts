@@ -1,0 +1,332 @@
+/**
+ * What both ends of an established link share: its lanes, the placing and counting of streams, control messages,
+ * liveness, draining and the one way to end. Who opens lanes, and the handshake, are in link.ts.
+ */
+
+import type { Address } from "../core/address.ts";
+import { utf8Decode } from "../core/bytes.ts";
+import { errorCodeFromWire, SallyError, toSallyError } from "../core/errors.ts";
+import type { PeerIdentity } from "../core/identity.ts";
+import type { Session, TransportKind } from "../ports/session.ts";
+import { ControlChannel } from "./control-channel.ts";
+import { frameType, goawayBytes, payloadOf, readUint16, type Frame } from "./frames.ts";
+import type { HandshakeResult } from "./handshake.ts";
+import type { LaneHost } from "./lane-host.ts";
+import type { Lane } from "./lane.ts";
+import type { Link, LinkOptions } from "./link.ts";
+import { Liveness } from "./liveness.ts";
+import { decodeMessage, encodeMessage, type ControlMessage } from "./messages.ts";
+import { placeStream } from "./placement.ts";
+import type { Preamble } from "./preamble.ts";
+import { StreamAdmission } from "./stream-admission.ts";
+import type { LinkStream, WireStream } from "./wire-stream.ts";
+
+export interface LinkCoreOptions {
+  readonly session: Session;
+  readonly options: LinkOptions;
+  readonly isDialler: boolean;
+  /** A HANDSHAKE frame on a lane. */
+  readonly onHandshake: (lane: Lane, payload: Uint8Array) => void;
+  /** A lane is gone, while others are left. */
+  readonly onLaneLost: () => void;
+  /** The link has ended. */
+  readonly onStop: () => void;
+}
+
+/** Implements `Link` and hosts its lanes. `onClose` of the options is called only after `establish`. */
+export class LinkCore implements Link, LaneHost {
+  readonly clock: LinkOptions["clock"];
+  readonly log: LinkOptions["log"];
+  readonly limits: LinkOptions["limits"];
+  readonly budget: LinkOptions["budget"];
+  readonly schedule: (task: () => void) => void;
+  readonly opensOdd: boolean;
+  isClosed = false;
+  isDraining = false;
+  /** Why the link ended, once it has. */
+  closeError: SallyError | undefined;
+  readonly #session: Session;
+  readonly #options: LinkOptions;
+  readonly #setup: LinkCoreOptions;
+  readonly #control: ControlChannel;
+  readonly #admission: StreamAdmission;
+  readonly #liveness: Liveness;
+  /** Lanes that have joined; control messages go over the first. */
+  #lanes: Lane[] = [];
+  /** Lanes that have not joined yet. */
+  readonly #joining = new Set<Lane>();
+  #result: HandshakeResult | undefined;
+  #ownStreams = 0;
+  #peerDrains = false;
+  #onEnded: ((error: SallyError | undefined) => void) | undefined;
+
+  constructor(setup: LinkCoreOptions) {
+    const { options, session } = setup;
+    this.#setup = setup;
+    this.#options = options;
+    this.#session = session;
+    this.clock = options.clock;
+    this.log = options.log;
+    this.limits = options.limits;
+    this.budget = options.budget;
+    this.schedule = options.schedule ?? queueMicrotask;
+    this.opensOdd = setup.isDialler;
+    this.#control = new ControlChannel(this.limits.controlUnackedMax);
+    this.#admission = new StreamAdmission(this);
+    this.#liveness = new Liveness({
+      clock: this.clock,
+      limits: this.limits,
+      lanes: () => this.#lanes,
+      onLaneDead: (lane) => (lane as Lane).abort(new SallyError("LINK_IDLE")), // lanes() handed out lanes
+      onLinkDead: () => this.#end(new SallyError("LINK_IDLE"), "abrupt"),
+    });
+    void session.closed.then((error) => this.#onSessionClosed(error));
+  }
+
+  get isEstablished(): boolean {
+    return this.#result !== undefined;
+  }
+
+  get id(): string {
+    return this.#known.linkId;
+  }
+
+  get peer(): PeerIdentity {
+    return this.#known.peer;
+  }
+
+  get peerProcess(): string {
+    return this.#known.peerProcess;
+  }
+
+  get peerVersion(): string {
+    return this.#known.peerVersion;
+  }
+
+  get transport(): TransportKind {
+    return this.#session.transport;
+  }
+
+  get remote(): Address {
+    return this.#session.remote;
+  }
+
+  get rttMs(): number | undefined {
+    return this.#liveness.rttMs;
+  }
+
+  get streamCount(): number {
+    return this.#ownStreams + this.#admission.count;
+  }
+
+  get laneCount(): number {
+    return this.#lanes.length;
+  }
+
+  get joiningCount(): number {
+    return this.#joining.size;
+  }
+
+  get #known(): HandshakeResult {
+    if (this.#result === undefined) throw new Error("assertion failed: the link is not established");
+    return this.#result;
+  }
+
+  /** Called while the link is not established, in place of `options.onClose`. */
+  onEnded(callback: (error: SallyError | undefined) => void): void {
+    this.#onEnded = callback;
+  }
+
+  establish(result: HandshakeResult, lane: Lane): void {
+    this.#result = result;
+    this.#onEnded = undefined;
+    this.addLane(lane);
+    this.#liveness.start();
+  }
+
+  /** A lane that has not shown yet that it belongs here. */
+  watch(lane: Lane): void {
+    this.#joining.add(lane);
+  }
+
+  addLane(lane: Lane): void {
+    this.#joining.delete(lane);
+    if (lane.isClosed) return;
+    lane.join();
+    this.#lanes.push(lane);
+  }
+
+  open(preamble: Preamble): LinkStream {
+    if (this.isClosed) throw new SallyError("LINK_LOST");
+    if (this.isDraining) throw new SallyError("DRAINING");
+    if (this.#ownStreams >= this.limits.streamsPerLink) throw new SallyError("STREAM_LIMIT");
+    const usable = this.#lanes.every((lane) => lane.canOpen) ? this.#lanes : this.#lanes.filter((lane) => lane.canOpen);
+    const lane = usable[placeStream(usable, this.rttMs)];
+    if (lane === undefined) throw new SallyError("LINK_LOST");
+    const bytes = this.limits.streamWindowInitialBytes;
+    if (this.budget.tryReserve(bytes)) {
+      this.#ownStreams++;
+      return lane.open(preamble, true);
+    }
+    return this.#openLater(lane, preamble);
+  }
+
+  #openLater(lane: Lane, preamble: Preamble): LinkStream {
+    let stream: WireStream | undefined;
+    const bytes = this.limits.streamWindowInitialBytes;
+    const leave = this.budget.wait(bytes, () => {
+      timer.cancel();
+      if (stream === undefined) return;
+      stream.cancelWait = undefined;
+      lane.activate(stream);
+    });
+    const timer = this.clock.after(this.limits.openWaitMs, () => {
+      if (stream !== undefined) lane.failStream(stream, new SallyError("OVERLOADED"));
+    });
+    this.#ownStreams++;
+    stream = lane.open(preamble, false);
+    stream.cancelWait = () => {
+      timer.cancel();
+      leave();
+    };
+    return stream;
+  }
+
+  send(message: ControlMessage): void {
+    if (this.isClosed) return;
+    const payload = encodeMessage(message);
+    if (payload.length > this.limits.controlMessageBytes) {
+      throw new SallyError("BAD_REQUEST", `the control message "${message.type}" is too large`);
+    }
+    try {
+      const sequence = this.#control.add(payload);
+      this.#lanes[0]?.sender.control(sequence, payload);
+    } catch (thrown) {
+      const error = toSallyError(thrown);
+      queueMicrotask(() => this.close(error));
+    }
+  }
+
+  drain(): void {
+    if (this.isClosed || this.isDraining) return;
+    this.isDraining = true;
+    this.#lanes[0]?.sender.goaway(0, "");
+    this.#closeWhenDone();
+  }
+
+  close(error?: SallyError): void {
+    this.#end(error, "graceful");
+  }
+
+  // What lanes report.
+
+  admit(): SallyError | undefined {
+    return this.#admission.admit(this.isDraining && !this.#peerDrains);
+  }
+
+  onStream(stream: WireStream): void {
+    this.#options.onStream(stream, this);
+  }
+
+  onStreamDone(stream: WireStream): void {
+    if (stream.isIncoming) this.#admission.count--;
+    else this.#ownStreams--;
+    if (stream.cancelWait === undefined) this.budget.release(stream.windowBytes);
+    else stream.cancelWait();
+    stream.cancelWait = undefined;
+    if (this.isDraining && this.streamCount === 0) queueMicrotask(() => this.#closeWhenDone());
+  }
+
+  onPeerReset(): void {
+    this.#admission.onReset();
+  }
+
+  onRoundTrip(rttMs: number): void {
+    this.#liveness.onRoundTrip(rttMs);
+  }
+
+  onLinkFrame(lane: Lane, frame: Frame): void {
+    switch (frame.type) {
+      case frameType.handshake:
+        return this.#setup.onHandshake(lane, payloadOf(frame, 1).slice());
+      case frameType.goaway:
+        return this.#onGoaway(lane, payloadOf(frame, goawayBytes));
+      case frameType.controlAck:
+        return this.#control.onAcknowledged(frame.streamId);
+      default:
+        return this.#onControl(lane, frame);
+    }
+  }
+
+  onViolation(lane: Lane, error: SallyError): void {
+    this.log.warn("the peer broke the protocol", { code: error.code, error: error.message, lane: lane.index });
+    this.#end(error, "graceful");
+  }
+
+  onLaneClosed(lane: Lane, error: SallyError): void {
+    this.#joining.delete(lane);
+    const at = this.#lanes.indexOf(lane);
+    if (at >= 0) this.#lanes.splice(at, 1);
+    if (this.isClosed) return;
+    if (this.#lanes.length === 0 && (at >= 0 || this.#result === undefined)) {
+      return this.#end(this.isDraining && this.streamCount === 0 ? undefined : error, "abrupt");
+    }
+    if (at === 0) this.#resendControl();
+    this.#setup.onLaneLost();
+  }
+
+  #onControl(lane: Lane, frame: Frame): void {
+    const isNew = this.#control.accepts(frame.streamId);
+    lane.sender.acknowledgeControl(this.#control.lastReceived);
+    if (!isNew) return;
+    const message = decodeMessage(payloadOf(frame, 1));
+    if (message !== undefined) this.#options.onMessage(message, this);
+  }
+
+  #resendControl(): void {
+    const lane = this.#lanes[0]!; // the caller checked that one is left
+    for (const { sequence, payload } of this.#control.pending) lane.sender.control(sequence, payload);
+  }
+
+  #onGoaway(lane: Lane, payload: Uint8Array): void {
+    const wire = readUint16(payload, 0);
+    if (wire === 0) {
+      this.#peerDrains = !this.isDraining;
+      this.isDraining = true;
+      return this.#closeWhenDone();
+    }
+    const reason = utf8Decode(payload.subarray(goawayBytes, goawayBytes + this.limits.reasonBytes));
+    const error = new SallyError(errorCodeFromWire(wire), reason === "" ? undefined : reason);
+    if (!lane.isJoined && this.#result !== undefined) return lane.abort(error);
+    this.#end(error, "abrupt");
+  }
+
+  #closeWhenDone(): void {
+    if (this.isDraining && this.streamCount === 0) this.#end(undefined, "graceful");
+  }
+
+  #onSessionClosed(error: SallyError | undefined): void {
+    const isClean = error === undefined && this.isDraining;
+    this.#end(isClean ? undefined : (error ?? new SallyError("LINK_LOST")), "abrupt");
+  }
+
+  /** Graceful: the peer is told why, and the transport delivers what is queued. */
+  #end(error: SallyError | undefined, manner: "graceful" | "abrupt"): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.isDraining = true;
+    this.closeError = error;
+    this.#liveness.stop();
+    this.#setup.onStop();
+    const lanes = [...this.#lanes, ...this.#joining];
+    const speaker = lanes[0];
+    if (manner === "graceful" && speaker !== undefined && !speaker.isClosed) {
+      speaker.sender.goaway(error?.row.wire ?? 0, error === undefined ? "" : error.message);
+      speaker.sender.flush();
+    }
+    for (const lane of lanes) lane.close(error ?? new SallyError("LINK_LOST"));
+    this.#session.close(manner === "graceful" ? undefined : error);
+    if (this.#onEnded !== undefined) this.#onEnded(error);
+    else if (this.#result !== undefined) this.#options.onClose(error, this);
+  }
+}

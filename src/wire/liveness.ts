@@ -1,0 +1,98 @@
+/**
+ * Notices that a link, or one of its lanes, is dead. Only complete frames count as signs of life, so a peer that
+ * dribbles bytes is dead too. One timer per link; an idle link costs one PING every two seconds.
+ */
+
+import type { Clock, Timer } from "../core/clock.ts";
+import type { Limits } from "../core/limits.ts";
+
+/** How often the round trip is measured although the link is not silent. */
+const measureEveryMs = 10_000;
+const tickMs = 500;
+
+/** A lane as liveness sees it. */
+export interface WatchedLane {
+  /** When the last complete frame arrived. */
+  readonly heardMs: number;
+  /** When we asked and have heard nothing since; undefined otherwise. */
+  pingedMs: number | undefined;
+  /** Something of ours is on the way, so the peer has a reason to answer. */
+  readonly awaitsPeer: boolean;
+  ping(stampMs: number): void;
+  /** Says what is owed. */
+  nudge(): void;
+}
+
+export interface LivenessOptions {
+  readonly clock: Clock;
+  readonly limits: Limits;
+  /** Live lanes, the one that carries control first. */
+  readonly lanes: () => readonly WatchedLane[];
+  readonly onLaneDead: (lane: WatchedLane) => void;
+  readonly onLinkDead: () => void;
+}
+
+export class Liveness {
+  readonly #options: LivenessOptions;
+  #timer: Timer | undefined;
+  #measuredMs: number;
+  /** Smoothed round trip. */
+  rttMs: number | undefined;
+
+  constructor(options: LivenessOptions) {
+    this.#options = options;
+    this.#measuredMs = Number.NEGATIVE_INFINITY;
+  }
+
+  start(): void {
+    this.#tick();
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  /** RFC 6298's smoothing. */
+  onRoundTrip(sampleMs: number): void {
+    this.rttMs = this.rttMs === undefined ? sampleMs : this.rttMs * 0.875 + sampleMs * 0.125;
+  }
+
+  #tick(): void {
+    const { clock, limits, lanes, onLaneDead, onLinkDead } = this.#options;
+    const nowMs = clock.nowMs();
+    let heardMs = Number.NEGATIVE_INFINITY;
+    for (const lane of lanes()) heardMs = Math.max(heardMs, lane.heardMs);
+    let nextMs = nowMs + tickMs;
+    if (nowMs >= heardMs + limits.linkDeadAfterMs) return onLinkDead();
+    nextMs = Math.min(nextMs, heardMs + limits.linkDeadAfterMs);
+    const dead: WatchedLane[] = [];
+    for (const [at, lane] of lanes().entries()) {
+      lane.nudge();
+      this.#probe(lane, { nowMs, isFirst: at === 0, isLinkSilent: nowMs - heardMs >= limits.pingAfterMs });
+      if (lane.pingedMs === undefined) continue;
+      const deadlineMs = Math.max(lane.heardMs + limits.linkDeadAfterMs, lane.pingedMs + limits.linkDeadAfterMs / 2);
+      if (nowMs >= deadlineMs) dead.push(lane);
+      else nextMs = Math.min(nextMs, deadlineMs);
+    }
+    this.#timer = clock.after(Math.max(1, nextMs - nowMs), () => this.#tick());
+    for (const lane of dead) onLaneDead(lane);
+  }
+
+  /** Asks for a sign of life where one is missing: on the first lane for the link, on any other that is in use. */
+  #probe(lane: WatchedLane, { nowMs, isFirst, isLinkSilent }: ProbeReason): void {
+    const isSilent = nowMs - lane.heardMs >= this.#options.limits.pingAfterMs;
+    const isMissing = isSilent && (lane.awaitsPeer || (isFirst && isLinkSilent));
+    const wantsSample = isFirst && nowMs - this.#measuredMs >= measureEveryMs;
+    if (!wantsSample && (!isMissing || lane.pingedMs !== undefined)) return;
+    lane.pingedMs ??= nowMs;
+    if (isFirst) this.#measuredMs = nowMs;
+    lane.ping(nowMs);
+  }
+}
+
+interface ProbeReason {
+  readonly nowMs: number;
+  readonly isFirst: boolean;
+  readonly isLinkSilent: boolean;
+}
