@@ -4,7 +4,7 @@
  * what was revoked and how a probe travels is injected.
  */
 
-import { sleep, type Clock, type Timer } from "../core/clock.ts";
+import { sleep, type Clock } from "../core/clock.ts";
 import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
 import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
@@ -56,6 +56,8 @@ export interface Exit {
   links(): LinkInfo[];
   /** Ends at once the links, with their streams, whose peer matches. Returns how many. */
   revoke(matches: (peer: PeerIdentity) => boolean): number;
+  /** Takes a name off every link that serves it; its agents are told that they were replaced. False when none does. */
+  closeTunnel(name: string): boolean;
   /** Tells the agents to link elsewhere; nothing new is accepted, but streams may still be opened. */
   announceDrain(graceMs: number): void;
   /** Announces, opens no new streams, waits for the running ones up to the grace, then closes. */
@@ -174,10 +176,8 @@ class ExitNode implements Exit {
     await closing;
   }
 
-  async #handshake(session: Session, signal: AbortSignal): Promise<Link> {
+  #handshake(session: Session, signal: AbortSignal): Promise<Link> {
     const { accept = acceptLink, auth, clock, log, limits, budget, schedule } = this.#options;
-    const deadline = new AbortController();
-    const timer: Timer = clock.after(limits.handshakeMs, () => deadline.abort(new SallyError("CONNECT_TIMEOUT")));
     const callbacks: LinkOptions = {
       clock,
       log,
@@ -188,11 +188,7 @@ class ExitNode implements Exit {
       onClose: (error, link) => this.#onClose(error, link),
       ...(schedule === undefined ? {} : { schedule }),
     };
-    try {
-      return await accept(session, auth, callbacks, AbortSignal.any([signal, deadline.signal]));
-    } finally {
-      timer.cancel();
-    }
+    return accept(session, auth, callbacks, signal);
   }
 
   /** Registers a link when it is first seen: a message may arrive before the handshake's promise does. */
@@ -266,6 +262,15 @@ class ExitNode implements Exit {
     const before = work.tail;
     work.tail = before.then(() => answerClaim(this.#claims, state, message)).finally(() => work.waiting--);
     this.#scope.run("answering a claim", () => work.tail);
+  }
+
+  closeTunnel(name: string): boolean {
+    const members = [...(this.#table.members(name) ?? [])];
+    for (const { state } of members) {
+      this.#release(state, [name]);
+      state.link.send({ type: "replaced", names: [name] });
+    }
+    return members.length > 0;
   }
 
   #release(state: LinkState, names: readonly string[]): void {
