@@ -96,7 +96,7 @@ export class MemorySession implements Session {
   close(error?: SallyError): void {
     if (this.#isClosed) return;
     this.#over(error);
-    for (const lane of [...this.#lanes]) lane.finish(error);
+    for (const lane of this.#lanes) lane.finish(error);
     const peer = this.#peer;
     if (peer !== undefined) this.#schedule(() => peer.#peerClosed(error));
   }
@@ -118,7 +118,7 @@ export class MemorySession implements Session {
     if (this.#isClosed) return;
     this.#over(error);
     if (error === undefined) return;
-    for (const lane of [...this.#lanes]) lane.lose(error);
+    for (const lane of this.#lanes) lane.lose(error);
   }
 
   #over(error: SallyError | undefined): void {

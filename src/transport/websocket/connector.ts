@@ -9,6 +9,7 @@ import {
   checkReply,
   createKey,
   labelOfUrl,
+  type LaneRequest,
   linkPath,
   portOf,
   randomHex,
@@ -49,11 +50,6 @@ export function createWebsocketConnector(options: WebsocketConnectOptions): Conn
   return { connect: (signal) => dialler.connect(signal) };
 }
 
-interface OpenedLane {
-  readonly socket: ConnectedSocket;
-  readonly earlyBytes: Uint8Array;
-}
-
 class LaneDialler {
   readonly #options: WebsocketConnectOptions;
   readonly #url: URL;
@@ -76,44 +72,50 @@ class LaneDialler {
 
   async connect(signal: AbortSignal): Promise<Session> {
     const id = randomHex(16);
-    const { socket, earlyBytes } = await this.#open(id, 0, signal);
     let laneCount = 1;
     const isProxied = this.#options.isProxied ?? false;
-    const session: WebsocketSession = new WebsocketSession({
-      remote: socket.remote,
-      host: this.#host,
-      peerCertificate: isProxied ? undefined : socket.tls?.peerCertificate,
-      exporter: isProxied ? undefined : socket.tls?.exporter,
-      isProxied,
-      dialLane: async (laneSignal): Promise<WebsocketDuplex> => {
-        const opened = await this.#open(id, laneCount++, laneSignal);
-        return this.#addTo(session, opened);
-      },
+    return this.#open({ session: id, lane: 0 }, signal, (socket, earlyBytes) => {
+      const session: WebsocketSession = new WebsocketSession({
+        remote: socket.remote,
+        host: this.#host,
+        peerCertificate: isProxied ? undefined : socket.tls?.peerCertificate,
+        exporter: isProxied ? undefined : socket.tls?.exporter,
+        isProxied,
+        dialLane: (laneSignal) =>
+          this.#open({ session: id, lane: laneCount++ }, laneSignal, (laneSocket, laneBytes) =>
+            this.#addTo(session, laneSocket, laneBytes),
+          ),
+      });
+      session.keepFirst(this.#addTo(session, socket, earlyBytes));
+      return session;
     });
-    session.keepFirst(this.#addTo(session, { socket, earlyBytes }));
-    return session;
   }
 
-  #addTo(session: WebsocketSession, { socket, earlyBytes }: OpenedLane): WebsocketDuplex {
+  #addTo(session: WebsocketSession, socket: ConnectedSocket, earlyBytes: Uint8Array): WebsocketDuplex {
     return session.addLane(socket.duplex, { masks: this.#masks, clock: this.#clock, earlyBytes });
   }
 
-  async #open(session: string, lane: number, signal: AbortSignal): Promise<OpenedLane> {
+  /** `make` runs in the same turn as the answer's arrival, so that nothing comes while the connection has no owner. */
+  async #open<T>(
+    wanted: LaneRequest,
+    signal: AbortSignal,
+    make: (socket: ConnectedSocket, earlyBytes: Uint8Array) => T,
+  ): Promise<T> {
     const { connectMs = limits.connectMs } = this.#options;
     const startedMs = this.#clock.nowMs();
     const socket = await this.#dial(connectMs, signal);
     const key = createKey();
+    const accept = acceptFor(key);
     const path = this.#url.pathname === "/" ? linkPath : this.#url.pathname;
-    const request = upgradeRequest({ path, host: this.#host, key, session, lane });
     const leftMs = Math.max(1, connectMs - (this.#clock.nowMs() - startedMs));
-    const { reply, rest } = await this.#ask(socket.duplex, request, { leftMs, signal });
-    try {
-      checkReply(reply, acceptFor(key), this.#label);
-    } catch (error) {
-      socket.duplex.reset(toSallyError(error));
-      throw error;
-    }
-    return { socket, earlyBytes: rest };
+    return this.#ask(socket.duplex, upgradeRequest({ ...wanted, path, host: this.#host, key }), {
+      leftMs,
+      signal,
+      onReply: (reply, rest) => {
+        checkReply(reply, accept, this.#label);
+        return make(socket, rest);
+      },
+    });
   }
 
   #dial(timeoutMs: number, signal: AbortSignal): Promise<ConnectedSocket> {
@@ -128,8 +130,7 @@ class LaneDialler {
   }
 
   /** Sends the request and collects the head of the answer; what follows it belongs to the lane. */
-  #ask(duplex: Duplex, request: string, bounds: { leftMs: number; signal: AbortSignal }): Promise<Answer> {
-    const { leftMs, signal } = bounds;
+  #ask<T>(duplex: Duplex, request: string, { leftMs, signal, onReply }: AskOptions<T>): Promise<T> {
     const parser = new ReplyParser(limits);
     return new Promise((resolve, reject) => {
       const settle = (): void => {
@@ -147,20 +148,16 @@ class LaneDialler {
       );
       if (signal.aborted) return onAbort();
       signal.addEventListener("abort", onAbort, { once: true });
-      const held: Uint8Array[] = [];
-      let isDone = false;
       duplex.handler = {
         onData: (chunk) => {
-          if (isDone) return void held.push(chunk);
           try {
             const reply = parser.push(chunk, 0);
             duplex.consume(reply === undefined ? chunk.length : parser.end);
             if (reply === undefined) return;
-            isDone = true;
+            resolve(onReply(reply, chunk.subarray(parser.end)));
             settle();
-            resolve({ reply, rest: chunk.subarray(parser.end) });
-          } catch (cause) {
-            fail(new SallyError("CONNECT_FAILED", `${this.#label} does not speak HTTP`, { cause }));
+          } catch (error) {
+            fail(this.#badReply(error));
           }
         },
         onEnd: () => fail(this.#hungUp(undefined)),
@@ -171,12 +168,20 @@ class LaneDialler {
     });
   }
 
+  #badReply(cause: unknown): SallyError {
+    const error = toSallyError(cause);
+    if (error.code !== "ORIGIN_BAD_REPLY") return error;
+    return new SallyError("CONNECT_FAILED", `${this.#label} does not speak HTTP`, { cause });
+  }
+
   #hungUp(cause: SallyError | undefined): SallyError {
     return new SallyError("CONNECT_FAILED", `${this.#label} closed the connection instead of answering`, { cause });
   }
 }
 
-interface Answer {
-  readonly reply: ParsedReply;
-  readonly rest: Uint8Array;
+interface AskOptions<T> {
+  readonly leftMs: number;
+  readonly signal: AbortSignal;
+  /** Takes the connection over, and the bytes behind the head; throws when the answer is no. */
+  readonly onReply: (reply: ParsedReply, rest: Uint8Array) => T;
 }

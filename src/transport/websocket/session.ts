@@ -102,7 +102,7 @@ export class WebsocketSession implements Session {
     if (this.#isClosing && error === undefined) return;
     this.#isClosing = true;
     this.#reason ??= error;
-    for (const lane of [...this.#lanes]) lane.close(error);
+    for (const lane of this.#lanes) lane.close(error);
     this.#unclaimed = [];
     this.#settle();
   }
