@@ -20,16 +20,16 @@ function parseCount(text: string): number {
 }
 
 /** Runs an action with its module loaded on demand, so that `sally version` does not pay for the tunnel. */
-function run<Options extends { json?: boolean }>(load: () => Promise<Action<Options>>) {
+function run<Options extends object>(load: () => Promise<Action<Options>>) {
   return async (...raw: unknown[]): Promise<void> => {
     const command = raw.at(-1) as Command; // commander passes the command last, the options before it
     const args = raw.slice(0, -2).filter((arg): arg is string => typeof arg === "string");
     const environment = readEnvironment();
-    const options = command.opts<Options>();
-    const output = createOutput({ isJson: options.json === true, noColor: environment.noColor });
+    const { json } = command.opts<{ json?: boolean }>();
+    const output = createOutput({ isJson: json === true, noColor: environment.noColor });
     try {
       const action = await load();
-      process.exitCode = await action({ environment, output }, options, ...args);
+      process.exitCode = await action({ environment, output }, command.opts<Options>(), ...args);
     } catch (error) {
       process.exitCode = reportError(output, error);
     }

@@ -1,0 +1,27 @@
+/** Builds dist/sally, one executable file that needs nothing else on the machine. */
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "..");
+mkdirSync(join(root, "dist"), { recursive: true });
+const output = join(root, "dist", "sally");
+const child = Bun.spawn(
+  [
+    process.execPath,
+    "build",
+    "--compile",
+    "--minify-syntax",
+    "--no-compile-autoload-dotenv",
+    "--no-compile-autoload-bunfig",
+    join(root, "src", "cli", "main.ts"),
+    "--outfile",
+    output,
+  ],
+  { cwd: root, stdio: ["ignore", "inherit", "inherit"] },
+);
+if ((await child.exited) !== 0) process.exit(1);
+const proof = Bun.spawn([output, "version"], { stdio: ["ignore", "pipe", "inherit"] });
+const version = (await new Response(proof.stdout).text()).trim();
+if ((await proof.exited) !== 0) process.exit(1);
+process.stdout.write(`${output} ${version}\n`);

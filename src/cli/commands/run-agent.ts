@@ -1,0 +1,142 @@
+/**
+ * What `sally http` and `sally start` share: links an agent to a node, or to an embedded one when none is configured,
+ * and shows how it goes until it is told to stop.
+ */
+
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Agent } from "../../agent/agent.ts";
+import type { AgentEvent } from "../../agent/events.ts";
+import type { AgentTunnel } from "../../agent/tunnel-set.ts";
+import { startAgent } from "../../apps/agent.ts";
+import { AgentState } from "../../apps/agent-state.ts";
+import { parseEdgeUrl } from "../../apps/edge-address.ts";
+import { parseConfig, type Environment } from "../../apps/load-config.ts";
+import { type RunningNode, startNode } from "../../apps/node.ts";
+import type { AgentConfig, TunnelSettings } from "../../config/agent-config.ts";
+import { nodeConfigSchema } from "../../config/node-config.ts";
+import { parseOriginTarget } from "../../config/origin-target.ts";
+import { systemClock } from "../../core/clock.ts";
+import { SallyError } from "../../core/errors.ts";
+import type { LogLevel } from "../../core/log.ts";
+import type { HostHeaderPolicy } from "../../ports/tunnel-directory.ts";
+import { AgentView } from "../agent-view.ts";
+import type { CommandContext } from "../context.ts";
+import { stopSignals } from "../stop-signals.ts";
+
+export interface AgentFlags {
+  readonly edge?: string[];
+  readonly transport?: AgentConfig["transport"];
+  readonly tokenFile?: string;
+  readonly inspect?: string;
+  readonly logLevel?: LogLevel;
+  readonly json?: boolean;
+}
+
+/** How long running requests may take after Ctrl-C. */
+const stopGraceMs = 5_000;
+
+/** @throws SallyError as the parts it starts; the number is the exit code */
+export async function runAgent({ environment, output }: CommandContext, config: AgentConfig): Promise<number> {
+  const log = output.logger(config.logLevel);
+  const stop = stopSignals();
+  const state = new AgentState(environment.home);
+  const tunnels = config.tunnels.map((tunnel) => toAgentTunnel(tunnel));
+  if (config.inspect !== "off") log.warn("the inspector is not part of this version: --inspect is ignored");
+
+  const embedded = isConfigured(config, environment) ? undefined : await startEmbeddedNode(environment, log);
+  const view = new AgentView(output, systemClock);
+  let agent: Agent | undefined;
+  const ended = Promise.withResolvers<number>();
+  const onEvent = (event: AgentEvent): void => {
+    view.onEvent(event);
+    if (event.event === "fatal") ended.resolve(event.exitCode);
+  };
+  try {
+    if (embedded !== undefined) view.explainEmbedded(embedded.urls.http);
+    agent = await startAgent({
+      edges: edgeUrls(config, environment, embedded).map((url) => parseEdgeUrl(url, environment)),
+      state,
+      token: embedded?.agentToken ?? (await readToken(config.tokenFile ?? environment.tokenFile)),
+      mode: config.transport,
+      lanes: config.lanes,
+      tunnels,
+      clock: systemClock,
+      log,
+      onEvent,
+      signal: stop.signal,
+    });
+    view.follow(agent);
+    stop.signal.addEventListener("abort", () => ended.resolve(0), { once: true });
+    if (stop.signal.aborted) ended.resolve(0);
+    return await ended.promise;
+  } catch (error) {
+    if (stop.signal.aborted) return 0;
+    throw error;
+  } finally {
+    view.close();
+    await agent?.close(stop.signal.aborted ? stopGraceMs : 0);
+    await embedded?.close();
+  }
+}
+
+function isConfigured(config: AgentConfig, environment: Environment): boolean {
+  return (config.edge ?? environment.edge) !== undefined;
+}
+
+function edgeUrls(config: AgentConfig, environment: Environment, embedded: RunningNode | undefined): string[] {
+  if (embedded !== undefined) return [embedded.urls.tunnel];
+  const edge = config.edge ?? environment.edge ?? [];
+  return typeof edge === "string" ? [edge] : edge;
+}
+
+/** A node on loopback with ports of the system's choice, so that the first command a person types works. */
+async function startEmbeddedNode(
+  environment: Environment,
+  log: Parameters<typeof startNode>[1]["log"],
+): Promise<RunningNode> {
+  const settings = {
+    tunnel: "127.0.0.1:0",
+    admin: "127.0.0.1:0",
+    data: join(environment.home, "node"),
+    logLevel: "warn",
+  };
+  const start = (http: string): Promise<RunningNode> =>
+    startNode(parseConfig(nodeConfigSchema, { ...settings, http }, "embedded node"), { clock: systemClock, log });
+  try {
+    return await start("127.0.0.1:8080");
+  } catch (error) {
+    if (!(error instanceof SallyError) || error.code !== "ADDRESS_IN_USE") throw error;
+    return await start("127.0.0.1:0");
+  }
+}
+
+async function readToken(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new SallyError("USAGE", `cannot read the token file ${path}: check the path and its permissions`, { cause });
+  }
+}
+
+function toAgentTunnel(settings: TunnelSettings): AgentTunnel {
+  const target = parseOriginTarget(settings.target);
+  return {
+    ...(settings.name === undefined ? { stableKey: stableKey(target.label) } : { name: settings.name }),
+    target,
+    hostHeader: hostPolicy(settings.host, target.hostHeader),
+    isShared: settings.shared,
+  };
+}
+
+function hostPolicy(host: string, originHost: string): HostHeaderPolicy {
+  if (host === "preserve") return { kind: "preserve" };
+  return host === "rewrite" ? { kind: "rewrite", originHost } : { kind: "value", value: host };
+}
+
+/** The node adds the identity: the same folder and target give the same name again, and do not tell where they are. */
+function stableKey(target: string): string {
+  return createHash("sha256").update(`${process.cwd()}\n${target}`).digest("hex").slice(0, 32);
+}

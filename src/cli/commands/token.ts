@@ -1,0 +1,52 @@
+/** `sally token create|list|revoke`: join tokens of a node on this machine. */
+
+import { openAdmin } from "../../apps/admin.ts";
+import { systemClock } from "../../core/clock.ts";
+import type { CommandContext } from "../context.ts";
+import { printable } from "../output.ts";
+
+export interface AdminFlags {
+  readonly admin: string;
+  readonly data: string;
+}
+
+const hourMs = 60 * 60 * 1_000;
+
+export async function runTokenCreate(
+  { output }: CommandContext,
+  flags: AdminFlags & { label: string; identity?: string; names?: string[]; expires?: number },
+): Promise<number> {
+  const { label, identity, names = [], expires } = flags;
+  const admin = await openAdmin(flags);
+  const { token, info } = await admin.createToken({
+    label: label === "" ? "made on the command line" : label,
+    names,
+    ...(identity === undefined ? {} : { identity }),
+    ...(expires === undefined ? {} : { expiresMs: systemClock.wallMs() + expires * hourMs }),
+  });
+  output.event({ event: "token", token, ...info });
+  output.line(token);
+  return 0;
+}
+
+export async function runTokenList({ output }: CommandContext, flags: AdminFlags): Promise<number> {
+  const tokens = await (await openAdmin(flags)).tokens();
+  for (const token of tokens) {
+    output.event({ event: "token", ...token });
+    const state = token.revokedMs !== undefined ? "revoked" : isPast(token.expiresMs) ? "expired" : "live";
+    const names = token.names.length === 0 ? "any name" : token.names.join(",");
+    output.line([token.id, state.padEnd(7), token.identity, names, printable(token.label)].join("  "));
+  }
+  return 0;
+}
+
+export async function runTokenRevoke({ output }: CommandContext, flags: AdminFlags, id = ""): Promise<number> {
+  await (await openAdmin(flags)).revokeToken(id);
+  output.event({ event: "revoked", id });
+  output.line(`Revoked ${printable(id)}; its links are closed.`);
+  return 0;
+}
+
+function isPast(timeMs: number | undefined): boolean {
+  return timeMs !== undefined && timeMs <= systemClock.wallMs();
+}
