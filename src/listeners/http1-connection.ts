@@ -12,11 +12,11 @@ import type { Reply, ReplyHead } from "../http/exchange.ts";
 import { HeaderList } from "../http/header-list.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
 import { encodeReplyHead } from "../http/http1/head-writer.ts";
-import { BodyRate } from "./body-rate.ts";
 import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
 import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
 import { type IntakeOwner, RequestIntake } from "./request-intake.ts";
+import { BodyRate, QueueWatch } from "./visitor-pace.ts";
 
 /**
  * idle: waits for the first byte of a head. head: part of one is here. exchange: a request is with the handler or its
@@ -44,6 +44,8 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #servedRequests = 0;
   #request: ParsedRequest | undefined;
   #exchange: Http1Exchange | undefined;
+  /** The head is in; the handler is called when the rest of its chunk has been looked at. */
+  #isWaitingToStart = false;
   #awaitsContinue = false;
   #sentContinue = false;
   #isErrorReply = false;
@@ -52,8 +54,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #droppedBytes = 0;
   #upgradeStream: Duplex | undefined;
   #bodyRate: BodyRate | undefined;
-  #lastQueuedBytes = 0;
-  #queueStuckSinceMs = 0;
+  readonly #queueWatch = new QueueWatch();
 
   constructor(duplex: Duplex, meta: ConnectionMeta, id: number, host: ConnectionHost) {
     this.#duplex = duplex;
@@ -73,6 +74,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   onData(chunk: Uint8Array): void {
     this.#intake.push(chunk);
+    if (this.#isWaitingToStart) this.#start();
   }
 
   onEnd(): void {
@@ -122,7 +124,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   #begin(request: ParsedRequest): void {
-    const { handler, clock } = this.#host.options;
+    const { clock } = this.#host.options;
     let body = emptyBody;
     if (request.bodyLength !== 0) {
       body = this.#intake.openBody(request.bodyLength);
@@ -131,8 +133,16 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     }
     const exchange = new Http1Exchange(this, request, body, clock.nowMs());
     this.#exchange = exchange;
+    this.#isWaitingToStart = true;
+  }
+
+  /** Calls the handler, once what came with the head has been read: a small body is there when it is asked for. */
+  #start(): void {
+    this.#isWaitingToStart = false;
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
     try {
-      handler(exchange).then(this.#onReply, this.#onError);
+      this.#host.options.handler(exchange).then(this.#onReply, this.#onError);
     } catch (thrown) {
       queueMicrotask(() => this.#takeError(thrown));
     }
@@ -150,7 +160,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   bodyWanted(): void {
-    if (!this.#awaitsContinue || this.#writer.isActive) return;
+    if (!this.#awaitsContinue || this.#writer.isActive || this.#intake.body?.receivedBytes !== 0) return;
     this.#awaitsContinue = false;
     this.#sentContinue = true;
     this.#duplex.write(encodeReplyHead(continueHead));
@@ -263,6 +273,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#request = undefined;
     this.#enter("idle");
     this.#intake.resume();
+    if (this.#isWaitingToStart) this.#start();
     if (this.#intake.hasEnded && !this.#intake.hasPending) this.#noteEnd();
   }
 
@@ -344,7 +355,10 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   /** Called about once a second; `elapsedMs` since the last time. */
   sweep(nowMs: number, elapsedMs: number): void {
-    if (this.#phase === "upgraded" || this.#isStuck(nowMs)) return;
+    if (this.#phase === "upgraded") return;
+    if (this.#queueWatch.isStuck(this.#duplex.queuedBytes, nowMs, this.#host.writeStallMs)) {
+      return this.abort(new SallyError("VISITOR_GONE", "The visitor stopped reading."));
+    }
     const { limits } = this.#host.options;
     // Phases are stamped with the time of the sweep before, so one interval is added: late rather than early.
     const inPhaseMs = nowMs - this.#sinceMs - this.#host.sweepMs;
@@ -359,19 +373,6 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     else if (this.#duplex.queuedBytes === 0) {
       this.abort(new SallyError("VISITOR_GONE", "The visitor did not close its side."));
     }
-  }
-
-  /** A visitor who does not read: nothing left our queue for too long. */
-  #isStuck(nowMs: number): boolean {
-    const { queuedBytes } = this.#duplex;
-    if (queuedBytes === 0 || queuedBytes !== this.#lastQueuedBytes) {
-      this.#lastQueuedBytes = queuedBytes;
-      this.#queueStuckSinceMs = nowMs;
-      return false;
-    }
-    if (nowMs - this.#queueStuckSinceMs < this.#host.writeStallMs) return false;
-    this.abort(new SallyError("VISITOR_GONE", "The visitor stopped reading."));
-    return true;
   }
 
   #sweepBody(elapsedMs: number): void {

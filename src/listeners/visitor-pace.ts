@@ -1,7 +1,4 @@
-/**
- * Finds a visitor who owes body bytes that somebody waits for: none for too long, or too few over a window. A slow
- * reader on our side never counts against the visitor.
- */
+/** Finds visitors who hold a connection without using it: looked at about once a second, no timers of their own. */
 
 import type { Limits } from "../core/limits.ts";
 
@@ -12,6 +9,10 @@ export interface BodyProgress {
   readonly isAwaited: boolean;
 }
 
+/**
+ * A visitor who owes body bytes that somebody waits for: none for too long, or too few over a window. A slow reader on
+ * our side never counts against the visitor.
+ */
 export class BodyRate {
   #seenBytes = 0;
   #windowBytes = 0;
@@ -32,5 +33,18 @@ export class BodyRate {
     this.#windowMs = 0;
     this.#windowBytes = 0;
     return isSlow;
+  }
+}
+
+/** A visitor who does not read: nothing leaves our queue for too long. */
+export class QueueWatch {
+  #lastBytes = 0;
+  #stuckSinceMs = 0;
+
+  isStuck(queuedBytes: number, nowMs: number, stallMs: number): boolean {
+    if (queuedBytes > 0 && queuedBytes === this.#lastBytes) return nowMs - this.#stuckSinceMs >= stallMs;
+    this.#lastBytes = queuedBytes;
+    this.#stuckSinceMs = nowMs;
+    return false;
   }
 }
