@@ -56,7 +56,8 @@ const server = createServer((request, response) => {
   if (request.url === "/count") return void response.end(String(requestCount));
   requestCount++;
   if (request.url?.startsWith("/visitor") === true) {
-    return void response.writeHead(200, { "Content-Type": "text/plain" }).end(`visitor ${request.url.slice(9)}\n`);
+    const text = `visitor ${request.url.slice(9)}\n`;
+    return void response.writeHead(200, { "Content-Type": "text/plain", "Content-Length": text.length }).end(text);
   }
   if (request.url === "/echo" && request.method === "POST") {
     response.writeHead(200, { "Content-Type": request.headers["content-type"] ?? "application/octet-stream" });
