@@ -48,6 +48,7 @@ export class FakeExchange implements Exchange {
   readonly startedMs = 0;
   readonly informed: ReplyHead[] = [];
   readonly #aborts: ((error: SallyError) => void)[] = [];
+  #abortError: SallyError | undefined;
 
   constructor(options: FakeExchangeOptions = {}) {
     const { method = "GET", target = "/", fields = [], body, minorVersion = 1 } = options;
@@ -65,10 +66,12 @@ export class FakeExchange implements Exchange {
   }
 
   onAbort(callback: (error: SallyError) => void): void {
-    this.#aborts.push(callback);
+    if (this.#abortError === undefined) this.#aborts.push(callback);
+    else callback(this.#abortError);
   }
 
   abort(error: SallyError): void {
+    this.#abortError = error;
     for (const callback of this.#aborts) callback(error);
   }
 }

@@ -99,6 +99,27 @@ describe("a request", () => {
     expect(await codeOf(sent)).toBe("VISITOR_GONE");
   });
 
+  test("whose visitor had gone before is not sent", async () => {
+    const rig = new TestRig();
+    const exchange = new FakeExchange();
+    exchange.abort(new SallyError("VISITOR_GONE"));
+    expect((await rig.fails(exchange)).code).toBe("VISITOR_GONE");
+    expect(rig.origin.dials).toEqual([]);
+  });
+
+  test("with a trailer that is no field line fails alone", async () => {
+    const rig = new TestRig();
+    const body = new FedBody([utf8Encode("x")]);
+    body.trailers = new HeaderList(["X-A", "1\r\nX-B: 2"]);
+    const failing = rig.fails({ method: "POST", body });
+    await settle();
+    body.feed(null);
+    expect((await failing).code).toBe("INTERNAL");
+    await settle();
+    expect(rig.origin.requests).toEqual([]);
+    expect((await rig.ask()).text).toBe("ok");
+  });
+
   test("that was aborted after its reply leaves the stream to others", async () => {
     const rig = new TestRig();
     const exchange = new FakeExchange();

@@ -68,6 +68,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
   #upgraded: UpgradedStream | undefined;
   #hasReply = false;
   #isReplyDone = false;
+  #isOver = false;
   #wasReplayed = false;
   #wasRetried = false;
 
@@ -95,6 +96,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
     const { pool, budget, clock } = this.#parts;
     budget.earn();
     this.#exchange.onAbort((error) => this.#abort(error));
+    if (this.#isOver) return; // the visitor had gone before
     const nowMs = clock.nowMs();
     const idle = this.#protocol === "http" ? pool.take(this.#tunnel, this.#exchange.connection, nowMs) : undefined;
     try {
@@ -267,6 +269,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
 
   /** Ends what is left of it: the stream, the body, and the reply if there is none yet. */
   #end(error: SallyError): void {
+    this.#isOver = true;
     const stream = this.#stream;
     this.#stream = undefined;
     stream?.abort(error);

@@ -61,7 +61,8 @@ export class RequestHeadWriter {
     if (pass.nominated.length > 0) {
       pass.run(withoutHopByHop(headers, pass.nominated, pass.wantsUpgrade).raw, this.#kinds);
     }
-    const isTrusted = this.#isTrustedProxy?.(exchange.connection.remote.host) === true;
+    // Without claims it makes no difference who asks.
+    const isTrusted = pass.claims !== undefined && this.#isTrustedProxy?.(exchange.connection.remote.host) === true;
     pass.finish(isTrusted ? forwardedFields(exchange, pass.claims) : this.#forwarded.of(exchange));
     return pass;
   }

@@ -151,10 +151,14 @@ export class RequestSender {
 
   #pump(): void {
     if (this.#isReading || this.#isHeld) return;
-    while (!this.#isFinished && !this.#isBlocked && !this.#isIdle()) {
-      const piece = this.#body.read();
-      if (piece instanceof Promise) return this.#await(piece);
-      if (!this.#take(piece)) return;
+    try {
+      while (!this.#isFinished && !this.#isBlocked && !this.#isIdle()) {
+        const piece = this.#body.read();
+        if (piece instanceof Promise) return this.#await(piece);
+        if (!this.#take(piece)) return;
+      }
+    } catch (thrown) {
+      this.#break(thrown);
     }
   }
 
@@ -166,16 +170,29 @@ export class RequestSender {
   #await(reading: Promise<Uint8Array | null>): void {
     this.#isReading = true;
     reading.then(
-      (piece) => {
-        this.#isReading = false;
-        if (this.#isFinished) return;
-        if (this.#take(piece)) this.#pump();
-      },
+      (piece) => this.#resumeWith(piece),
       (error: unknown) => {
         this.#isReading = false;
         this.#fail(toSallyError(error));
       },
     );
+  }
+
+  #resumeWith(piece: Uint8Array | null): void {
+    this.#isReading = false;
+    if (this.#isFinished) return;
+    try {
+      if (this.#take(piece)) this.#pump();
+    } catch (thrown) {
+      this.#break(thrown);
+    }
+  }
+
+  /** What cannot be written (a trailer that is no field line) ends this request, nothing else. */
+  #break(thrown: unknown): void {
+    const error = toSallyError(thrown);
+    this.#body.cancel(error);
+    this.#fail(error);
   }
 
   #fail(error: SallyError): void {
@@ -216,13 +233,12 @@ export class RequestSender {
   }
 
   #sendPiece(piece: Uint8Array, isChunked: boolean): void {
-    if (!isChunked) this.#send(piece);
-    else if (piece.length <= copyBelowBytes) this.#send(encodeChunk(piece));
-    else {
-      this.#send(chunkStart(piece.length));
-      this.#send(piece);
-      this.#send(chunkEnd);
-    }
+    if (isChunked && piece.length <= copyBelowBytes) return this.#send(encodeChunk(piece));
+    // Only what came from outside is looked at: asking for a buffer makes JavaScriptCore create one.
+    const isPinning = this.#kept !== undefined && piece.buffer.byteLength > pinFactor * piece.length;
+    if (isChunked) this.#send(chunkStart(piece.length));
+    this.#send(isPinning ? piece.slice() : piece);
+    if (isChunked) this.#send(chunkEnd);
   }
 
   #sendLastChunk(): void {
@@ -234,10 +250,7 @@ export class RequestSender {
 
   #send(bytes: Uint8Array): void {
     if (this.#kept !== undefined && this.#kept.length === keptPiecesMax) this.#kept = undefined;
-    if (this.#kept !== undefined) {
-      const isPinning = bytes.buffer.byteLength > pinFactor * bytes.length;
-      this.#kept.push(isPinning ? bytes.slice() : bytes);
-    }
+    this.#kept?.push(bytes);
     if (this.#sink?.write(bytes) === false) this.#isBlocked = true;
   }
 
