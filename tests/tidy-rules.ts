@@ -42,6 +42,10 @@ export const dependencies: Readonly<Record<string, DependencyRule>> = {
     reason:
       "Certificates (X.509, ASN.1) on WebCrypto, the same on Bun and workerd; encoding them by hand is how holes are made.",
   },
+  "reflect-metadata": {
+    rooms: ["trust"],
+    reason: "What @peculiar/x509 needs to load (its tsyringe refuses to start without it); loaded with it, lazily.",
+  },
   commander: { rooms: ["cli"], reason: "Parsing, help and error texts of the command line." },
   bun: { rooms: [], reason: "The runtime itself, pinned, so that Node and npm are all that a machine needs." },
 };

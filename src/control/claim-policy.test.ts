@@ -117,6 +117,9 @@ describe("claims", () => {
     expect(await claim({ ...ada, identity: "eve" }, "x")).toBe("CERTIFICATE_REVOKED");
     expect(await claim({ ...ada, tokenId: "tok_none" }, "x")).toBe("CERTIFICATE_REVOKED");
     expect(await claim({ ...ada, keyFingerprint: "another key" }, "x")).toBe("CERTIFICATE_REVOKED");
+    const eve = await agent("eve");
+    expect(await claim({ ...eve, tokenId: ada.tokenId }, "x")).toBe("CERTIFICATE_REVOKED"); // ada's token, eve's key
+    expect(await revocations.isRevoked({ ...eve, tokenId: ada.tokenId })).toBe(true);
     await tokens.revoke(ada.tokenId ?? "", "test");
     expect(await claim(ada, "x")).toBe("CERTIFICATE_REVOKED");
     const bob = await agent("bob", { expiresMs: clock.wallMs() + 1_000 });
@@ -131,6 +134,9 @@ describe("claims", () => {
     const before = registry.findName("demo");
     await claims.release(eve, "demo");
     expect(registry.findName("demo")).toEqual(before);
+    registry.releaseName = () => true; // the policy checks for itself, not only the registry
+    await claims.release(eve, "demo");
+    expect(registry.listAudit(10).map(({ action }) => action)).not.toContain("name.release");
   });
 
   test("a released name is in quarantine for others and free for its owner", async () => {

@@ -1,0 +1,78 @@
+import { describe, expect, test } from "bun:test";
+import { z } from "zod";
+import { utf8Encode } from "../core/bytes.ts";
+import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
+import { silentLogger } from "../core/log.ts";
+import type { Body } from "../http/body.ts";
+import { fakeCall, fakeExchange } from "./fake-exchange.ts";
+import { jsonReply, readJson, withProblems } from "./http.ts";
+
+const json = ["content-type", "Application/JSON; charset=utf-8"];
+
+/** A body whose length is not known from the head. */
+class ChunkedBody implements Body {
+  readonly length = undefined;
+  readonly trailers = undefined;
+  readonly #chunk: Uint8Array;
+  isCancelled = false;
+  #left: number;
+
+  constructor(chunk: Uint8Array, count: number) {
+    this.#chunk = chunk;
+    this.#left = count;
+  }
+
+  read(): Uint8Array | null {
+    return this.#left-- > 0 ? this.#chunk : null;
+  }
+
+  cancel(): void {
+    this.isCancelled = true;
+  }
+}
+
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+    return "none";
+  } catch (error) {
+    return error instanceof SallyError ? error.code : String(error);
+  }
+}
+
+describe("bodies", () => {
+  test("of unknown length are read up to the limit and no further", async () => {
+    const piece = utf8Encode(" ".repeat(1_024));
+    const exchange = fakeExchange({ headers: json });
+    const full = new ChunkedBody(piece, limits.apiBodyBytes / piece.length);
+    expect(await codeOf(readJson({ ...exchange, body: full }, z.unknown()))).toBe("BAD_REQUEST"); // spaces are no JSON
+    const over = new ChunkedBody(piece, Infinity);
+    expect(await codeOf(readJson({ ...exchange, body: over }, z.unknown()))).toBe("BODY_TOO_LARGE");
+    expect(over.isCancelled).toBe(true);
+  });
+
+  test("are checked against the schema", async () => {
+    const exchange = fakeExchange({ headers: json, body: '{"a":1}' });
+    expect(await readJson(exchange, z.strictObject({ a: z.number() }))).toEqual({ a: 1 });
+  });
+});
+
+describe("replies", () => {
+  test("are never cached nor guessed at", async () => {
+    const { headers } = await fakeCall(async () => jsonReply({}), {});
+    expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+  });
+
+  test("to a refusal say what to send; to a bug, nothing of it", async () => {
+    const refused = withProblems(async () => {
+      throw new SallyError("AUTH_FAILED");
+    }, silentLogger);
+    expect((await fakeCall(refused, {})).headers.get("www-authenticate")).toBe("Bearer");
+    const broken = withProblems(async () => {
+      throw new SallyError("STORE_FAILED", "/home/ada/secret.db is damaged");
+    }, silentLogger);
+    expect(await fakeCall(broken, {})).toMatchObject({ status: 500, code: "STORE_FAILED" });
+    expect((await fakeCall(broken, {})).text).not.toContain("secret.db");
+  });
+});
