@@ -221,6 +221,9 @@ export interface UdpRelay extends AsyncDisposable {
   changePort(): Promise<void>;
   /** Nothing passes any more. */
   silence(): void;
+  /** What the agent sends from now on, instead of being passed on. */
+  capture(): readonly Uint8Array[];
+  sendToNode(datagram: Uint8Array): void;
 }
 
 /** Stands between one agent and the node as a NAT does. */
@@ -228,6 +231,7 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
   const inner = await boundSocket();
   const outers: Socket[] = [];
   let agentPort = 0;
+  let captured: Uint8Array[] | undefined;
   const changePort = async (): Promise<void> => {
     const outer = await boundSocket();
     outer.on("message", (data) => inner.send(data, agentPort, "127.0.0.1"));
@@ -237,7 +241,8 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
   await changePort();
   inner.on("message", (data, from) => {
     agentPort = from.port;
-    outers.at(-1)?.send(data, node.port, node.host);
+    if (captured !== undefined) captured.push(Uint8Array.from(data));
+    else outers.at(-1)?.send(data, node.port, node.host);
   });
   return {
     address: { host: "127.0.0.1", port: inner.address().port },
@@ -248,6 +253,13 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
       return outers.length;
     },
     changePort,
+    capture() {
+      captured = [];
+      return captured;
+    },
+    sendToNode(datagram) {
+      outers.at(-1)?.send(datagram, node.port, node.host);
+    },
     silence() {
       inner.removeAllListeners("message");
       outers.at(-1)?.removeAllListeners("message");
@@ -262,4 +274,39 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
 function boundSocket(): Promise<Socket> {
   const socket = createSocket({ type: "udp4", recvBufferSize: 4 * 1024 * 1024, sendBufferSize: 4 * 1024 * 1024 });
   return new Promise((resolve) => socket.bind(0, "127.0.0.1", () => resolve(socket)));
+}
+
+/** The QUIC packets that share a datagram, each in one of its own, the Initial packet first and padded (RFC 9000 12.2). */
+export function splitPackets(datagram: Uint8Array): Uint8Array[] {
+  const packets: { readonly isInitial: boolean; readonly bytes: Uint8Array }[] = [];
+  let start = 0;
+  while (start < datagram.length && (datagram[start]! & 0x80) !== 0) {
+    const isVersion2 = datagram[start + 1] === 0x6b;
+    const isInitial = ((datagram[start]! >> 4) & 3) === (isVersion2 ? 1 : 0);
+    let at = start + 5;
+    at += 1 + datagram[at]!; // destination connection id
+    at += 1 + datagram[at]!; // source connection id
+    if (isInitial) {
+      const token = varint(datagram, at);
+      at = token.next + token.value;
+    }
+    const length = varint(datagram, at);
+    const end = length.next + length.value;
+    packets.push({ isInitial, bytes: datagram.subarray(start, end) });
+    start = end;
+  }
+  packets.sort((a, b) => Number(b.isInitial) - Number(a.isInitial));
+  return packets.map(({ isInitial, bytes }) => {
+    if (!isInitial) return bytes;
+    const padded = new Uint8Array(1_200);
+    padded.set(bytes);
+    return padded;
+  });
+}
+
+function varint(bytes: Uint8Array, at: number): { value: number; next: number } {
+  const length = 1 << (bytes[at]! >> 6);
+  let value = bytes[at]! & 0x3f;
+  for (let i = 1; i < length; i++) value = value * 256 + bytes[at + i]!;
+  return { value, next: at + length };
 }

@@ -91,11 +91,18 @@ export function createQuicConnector(options: QuicConnectOptions): QuicConnector 
   return { connect: (signal) => dialler.connect(signal) };
 }
 
+/** What a node gave us to come back with. It resumes the identity that it was given to, on the address it came from. */
+interface Ticket {
+  readonly bytes: Uint8Array;
+  readonly host: string;
+  readonly certPem: string;
+}
+
 class Dialler {
   readonly #quic: QuicModule;
   readonly #options: QuicConnectOptions;
   readonly #limits: SessionLimits;
-  #ticket: Uint8Array | undefined;
+  #ticket: Ticket | undefined;
 
   constructor(quic: QuicModule, options: QuicConnectOptions) {
     this.#quic = quic;
@@ -112,6 +119,8 @@ class Dialler {
     const timer = clock.after(connectMs, () => attempt.abort(this.#timeout()));
     try {
       const targets = await untilAborted(resolve(address), attempt.signal);
+      const known = this.#options.earlyData === true ? this.#ticket?.host : undefined;
+      targets.sort((a, b) => Number(b.host === known) - Number(a.host === known));
       return await this.#race(targets, attempt.signal);
     } finally {
       timer.cancel();
@@ -175,8 +184,7 @@ class Dialler {
     const family = target.host.includes(":") ? "ipv6" : "ipv4";
     const { tls: given, endpoints, clock, host = nodeServerName } = this.#options;
     const tls = typeof given === "function" ? given() : given;
-    const ticket = this.#options.earlyData === true ? this.#ticket : undefined;
-    this.#ticket = undefined; // a ticket is used once (RFC 8446 appendix C.4)
+    const ticket = this.#takeTicket(target, tls);
     const raw = await this.#open({ address: target.host, port: target.port, family }, tls, ticket, endpoints);
     const carrier = new DialledCarrier({
       quic: this.#quic,
@@ -204,6 +212,14 @@ class Dialler {
     return carrier;
   }
 
+  /** A ticket is used once (RFC 8446 appendix C.4). */
+  #takeTicket({ host }: Address, { certPem }: QuicTls): Uint8Array | undefined {
+    const ticket = this.#ticket;
+    if (this.#options.earlyData !== true || ticket?.host !== host) return undefined;
+    this.#ticket = undefined;
+    return ticket.certPem === certPem ? ticket.bytes : undefined;
+  }
+
   async #open(
     address: { address: string; port: number; family: "ipv4" | "ipv6" },
     tls: QuicTls,
@@ -226,8 +242,8 @@ class Dialler {
         ...(ticket === undefined ? {} : { sessionTicket: ticket }),
         onerror: () => {}, // `closed` and `opened` report it
         onstream: (stream) => stream.destroy(), // only the agent opens lanes
-        onsessionticket: (fresh) => {
-          this.#ticket = fresh;
+        onsessionticket: (bytes) => {
+          this.#ticket = { bytes, host: address.address, certPem: tls.certPem };
         },
         ...tuning,
       });

@@ -9,7 +9,7 @@ import { closeCode, reasonOf } from "./close-codes.ts";
 import type { QuicModule } from "./load-quic.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
-import { SallyError } from "../../core/errors.ts";
+import { SallyError, toSallyError } from "../../core/errors.ts";
 import type { QuicStream, StreamWriter } from "node:quic";
 
 const drainable = Symbol.for("Stream.drainableProtocol");
@@ -25,6 +25,8 @@ const reasonWaitMs = 100;
  */
 const lanePreface = 0x01;
 const earlyLanePreface = 0x02;
+/** Carries nothing: that the stream exists proves that the agent took part in this handshake. */
+export const confirmPreface = 0x03;
 
 /** What a lane needs of the session that it belongs to. */
 export interface LaneHost {
@@ -149,7 +151,7 @@ export class QuicLane implements Duplex {
     if (this.#early === undefined) return;
     this.#early = undefined;
     if (this.#isStreamOver) this.fail(this.#host.endReason(this));
-    else this.#flush();
+    else this.#resume();
   }
 
   /** The node saw nothing of the early data: everything is sent again on a stream opened after the handshake. */
@@ -168,7 +170,7 @@ export class QuicLane implements Duplex {
     this.#stream = stream;
     this.#writer = stream.writer;
     this.#attach(stream);
-    this.#flush();
+    this.#resume();
   }
 
   /** hot: bench/quic.ts. One call into node:quic takes the whole queue; it accepts all of it or nothing. */
@@ -268,8 +270,12 @@ export class QuicLane implements Duplex {
     if (chunk.length === 0 || this.#isClosed) return;
     this.#unreadBytes += chunk.length;
     if (!this.#host.received(chunk.length)) return;
-    if (this.#held === undefined) this.handler.onData(chunk);
-    else this.#held.push(chunk);
+    if (this.#held !== undefined) return void this.#held.push(chunk);
+    try {
+      this.handler.onData(chunk);
+    } catch (error) {
+      this.fail(toSallyError(error)); // a bug above ends this lane, and is not taken for a lost connection
+    }
   }
 
   /** Judges the preface, and has the lane handed up. */
@@ -278,7 +284,8 @@ export class QuicLane implements Duplex {
       this.#host.arrived(this);
       return true;
     }
-    this.#shut(new SallyError(preface === earlyLanePreface ? "CANCELLED" : "PROTOCOL_VIOLATION"));
+    const isKnown = preface === earlyLanePreface || preface === confirmPreface;
+    this.#shut(isKnown ? undefined : new SallyError("PROTOCOL_VIOLATION"));
     return false;
   }
 

@@ -31,6 +31,11 @@ export interface QuicListenOptions {
   readonly handshakeMs?: number;
   /** Bytes of one connection received and not consumed; default 64 MiB. At least all the windows granted to it. */
   readonly unreadMaxBytes?: number;
+  /**
+   * True: agents may send a first flight before the handshake is complete. It is handed up once they prove that it is
+   * no replay, which takes as long as a new handshake: so this saves nothing by itself. Default false.
+   */
+  readonly earlyData?: boolean;
   /** A connection that is silent for so long is gone; default 10. */
   readonly idleSeconds?: number;
   readonly log: Logger;
@@ -105,6 +110,7 @@ class Listener implements QuicListener {
         sni: { "*": identityOf(tls) },
         alpn: [alpn],
         verifyClient: true,
+        enableEarlyData: this.#options.earlyData === true,
         ca: [utf8Encode(tls.caPem)],
         transportParams: {
           maxIdleTimeout: this.#options.idleSeconds ?? quicLimits.idleSeconds,
@@ -171,8 +177,10 @@ class Listener implements QuicListener {
 
   async #authenticate(raw: QuicSession): Promise<void> {
     const early: QuicStream[] = [];
+    const proof = Promise.withResolvers<void>();
     raw.onstream = (stream) => {
       stream.closed.catch(() => {});
+      if (!stream.early) proof.resolve();
       if (early.length >= this.#limits.lanesMax) stream.destroy();
       else early.push(stream);
     };
@@ -181,6 +189,9 @@ class Listener implements QuicListener {
     let carrier: QuicCarrier;
     try {
       const info = await raw.opened;
+      // With early data node:quic calls the handshake complete when the first packet is here, which may be a replay.
+      // A stream that is not early cannot be: only who holds the keys of this handshake can open one.
+      if (info.earlyDataAccepted) await Promise.race([proof.promise, raw.closed]);
       const certificate = raw.peerCertificate;
       const remote = raw.path?.remote;
       if (certificate === undefined || remote === undefined || isInvalid(info.validationErrorCode)) {

@@ -5,7 +5,7 @@
  */
 
 import { closeCode, reasonOf } from "./close-codes.ts";
-import { QuicLane, type LaneHost } from "./lane.ts";
+import { confirmPreface, QuicLane, type LaneHost } from "./lane.ts";
 import type { QuicModule } from "./load-quic.ts";
 import type { Address } from "../../core/address.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
@@ -173,10 +173,16 @@ export class QuicCarrier implements Session, LaneHost {
     this.remote = toAddress(remote);
   }
 
-  /** The handshake that early data ran ahead of is complete. */
+  /** The handshake is complete; early data that ran ahead of it is settled. */
   async confirm(isAccepted: boolean, peerCertificate: Uint8Array): Promise<void> {
     this.peerCertificate = peerCertificate;
+    if (this.#earlyMaxBytes === undefined) return;
     this.#earlyMaxBytes = undefined;
+    if (isAccepted) {
+      const { writer } = await this.#createStream();
+      writer.writeSync(Uint8Array.of(confirmPreface));
+      writer.endSync();
+    }
     for (const lane of this.#lanes) {
       if (isAccepted) lane.earlyAccepted();
       else lane.earlyRejected(await this.#createStream());
