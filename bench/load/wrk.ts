@@ -39,7 +39,7 @@ export class Wrk {
 export function parseWrk(report: string): LoadResult {
   const number = (pattern: RegExp): number => Number(pattern.exec(report)?.[1] ?? 0);
   const percentile = (name: string): number => {
-    const match = new RegExp(`^\\s+${name}%\\s+([\\d.]+)(us|ms|s|m)$`, "m").exec(report);
+    const match = new RegExp(`^\\s+${name}%\\s+([\\d.]+)(us|ms|s|m)\\s*$`, "m").exec(report);
     const unit = { us: 0.001, ms: 1, s: 1000, m: 60_000 }[match?.[2] ?? "ms"] ?? 1;
     return Number(match?.[1] ?? NaN) * unit;
   };

