@@ -43,11 +43,11 @@ async function isUsable(line: string | undefined): Promise<boolean> {
 }
 
 describe("bootstrap", () => {
-  test("makes everything on an empty folder, secrets readable by the user only", async () => {
+  test("makes everything on an empty folder, readable by the user only", async () => {
     const { ca, caPem, agentToken, adminTokenHash } = await run();
     expect(Object.fromEntries(files.modes)).toEqual({
       [dataFiles.caKey]: 0o600,
-      [dataFiles.ca]: 0o644,
+      [dataFiles.ca]: 0o600,
       [dataFiles.adminToken]: 0o600,
       [dataFiles.agentToken]: 0o600,
     });

@@ -47,7 +47,7 @@ export const dataFiles = {
 } as const;
 
 const bootstrapLabel = "bootstrap";
-const secretMode = 0o600;
+const fileMode = 0o600;
 
 /** @throws SallyError STORE_FAILED when a file is damaged or lost that cannot be made anew without locking agents out */
 export async function bootstrapNode(options: BootstrapOptions): Promise<Bootstrapped> {
@@ -67,14 +67,14 @@ async function ensureCa({ files, registry, clock, log }: BootstrapOptions): Prom
   if (bundle !== undefined) {
     const ca = await readCa(bundle);
     const caPem = encodePem("CERTIFICATE", ca.certificate);
-    if (copy !== caPem) await files.write(dataFiles.ca, caPem, 0o644);
+    if (copy !== caPem) await files.write(dataFiles.ca, caPem, fileMode);
     return { ca, caPem };
   }
   // The bundle is written first, so a copy without it means that the key was lost: agents trust only that CA.
   if (copy !== undefined) throw lostCa("is missing");
   const made = await createCa({ nowMs: clock.wallMs() });
-  await files.write(dataFiles.caKey, made.keyPem + made.certificatePem, secretMode);
-  await files.write(dataFiles.ca, made.certificatePem, 0o644);
+  await files.write(dataFiles.caKey, made.keyPem + made.certificatePem, fileMode);
+  await files.write(dataFiles.ca, made.certificatePem, fileMode);
   await registry.audit({ atMs: clock.wallMs(), actor: "node", action: "ca.create", subject: made.ca.fingerprint });
   log.info("made a new certificate authority", { fingerprint: made.ca.fingerprint });
   return { ca: made.ca, caPem: made.certificatePem };
@@ -99,7 +99,7 @@ async function ensureAdminToken({ files, registry, clock }: BootstrapOptions): P
   const known = (await files.read(dataFiles.adminToken))?.trim();
   if (known !== undefined && /^[A-Za-z0-9_-]{43}$/.test(known)) return known;
   const token = base64UrlEncode(createSecret());
-  await files.write(dataFiles.adminToken, `${token}\n`, secretMode);
+  await files.write(dataFiles.adminToken, `${token}\n`, fileMode);
   await registry.audit({
     atMs: clock.wallMs(),
     actor: "node",
@@ -119,7 +119,7 @@ async function ensureAgentToken(options: BootstrapOptions, ca: Ca): Promise<stri
     const stored = await registry.findTokenByHash(await hashSecret(known.secret));
     if (stored !== undefined && !isTokenLive(stored, clock.wallMs())) return undefined;
     const line = formatJoinToken({ secret: known.secret, caFingerprint });
-    if (known.caFingerprint !== caFingerprint) await files.write(dataFiles.agentToken, `${line}\n`, secretMode);
+    if (known.caFingerprint !== caFingerprint) await files.write(dataFiles.agentToken, `${line}\n`, fileMode);
     if (stored === undefined) await addToken(options, known.secret); // cut off before this step, or a lost registry
     return line;
   }
@@ -129,7 +129,7 @@ async function ensureAgentToken(options: BootstrapOptions, ca: Ca): Promise<stri
   if (text !== undefined) log.warn("the agent token was damaged: made a new one", { file: dataFiles.agentToken });
   const secret = createSecret();
   const line = formatJoinToken({ secret, caFingerprint });
-  await files.write(dataFiles.agentToken, `${line}\n`, secretMode);
+  await files.write(dataFiles.agentToken, `${line}\n`, fileMode);
   await addToken(options, secret);
   return line;
 }

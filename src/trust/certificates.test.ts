@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
+import fc from "fast-check";
 import { concatBytes } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
@@ -177,6 +178,24 @@ describe("certificates", () => {
     expect(await codeOf(verifyCertificate(new Uint8Array(limits.certificateBytes + 1), ca, nowMs))).toBe(
       "CERTIFICATE_INVALID",
     );
+  });
+
+  test("made of anything are refused with our error, never with a crash", async () => {
+    const der = await issue();
+    const patch = fc.tuple(fc.nat(der.length - 1), fc.uint8Array({ minLength: 1, maxLength: 8 }));
+    const patched = fc.array(patch, { minLength: 1, maxLength: 4 }).map((patches) => {
+      const bytes = der.slice();
+      for (const [at, piece] of patches) bytes.set(piece.subarray(0, bytes.length - at), at);
+      return bytes;
+    });
+    const read = (bytes: Uint8Array): void => {
+      try {
+        readCertificate(bytes);
+      } catch (error) {
+        if (!(error instanceof SallyError) || error.code !== "CERTIFICATE_INVALID") throw error;
+      }
+    };
+    fc.assert(fc.property(fc.oneof(patched, fc.uint8Array({ maxLength: 600 })), read), { numRuns: 2_000 });
   });
 
   test("of a node need the role, the key usage and the name; of an agent none of them", async () => {
