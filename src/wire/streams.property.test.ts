@@ -161,14 +161,14 @@ test("every stream's bytes arrive in order exactly once, within the window, what
 
 test("a window that limits its stream grows to its ceiling, and never beyond", async () => {
   let incoming: IncomingStream | undefined;
-  let arrived = 0;
+  const seen = { bytes: 0 };
   const pair = await linkPair({
     agent: {
       onStream(stream) {
         incoming = stream;
         stream.handler = {
           onData(chunk) {
-            arrived += chunk.length;
+            seen.bytes += chunk.length;
             stream.consume(chunk.length);
           },
           onEnd() {},
@@ -181,7 +181,7 @@ test("a window that limits its stream grows to its ceiling, and never beyond", a
   const stream = pair.node.open({ tunnel: "demo", protocol: "raw" });
   const total = 40 * 1024 * 1024;
   for (let sent = 0; sent < total; sent += 65_536) stream.write(new Uint8Array(65_536));
-  while (arrived < total) await settle(1);
+  while (seen.bytes < total) await settle(1);
   const { windowBytes } = incoming as WireStream;
   expect(windowBytes).toBe(limits.streamWindowMaxBytes);
 });
