@@ -71,7 +71,7 @@ export class SocketDuplex implements Duplex {
     return !this.#isClosed;
   }
 
-  // hot: bench/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
+  // hot: bench/micro/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
   write(chunk: Uint8Array): boolean {
     const length = chunk.length;
     if (length === 0 || this.#isClosed || this.#isEnding) return true;
@@ -193,7 +193,7 @@ export class SocketDuplex implements Duplex {
     else if (this.#isEnding) this.#shutDown();
   }
 
-  // hot: bench/sockets.ts.
+  // hot: bench/micro/sockets.ts.
   #received(chunk: Uint8Array): void {
     if (this.#isClosed) return;
     this.#unreadBytes += chunk.length;

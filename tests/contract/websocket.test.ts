@@ -63,7 +63,7 @@ describe("who may join", () => {
     const [agent, node] = await Promise.all([dial(world), world.nextSession()]);
     expect(node.peerCertificate).toBeDefined();
     expect(agent.peerCertificate).toBeDefined();
-    expect(agent.exporter).toEqual(node.exporter!);
+    expect(agent.exporter).toEqual(node.exporter);
     expect(node.host).toBe(new URL(world.url).host);
     expect(await codeOf(dial(world, { tls: world.strangerTls }))).toBe("CERTIFICATE_INVALID");
   });
@@ -143,8 +143,8 @@ describe("bounds", () => {
     const [agent, node] = await Promise.all([dial(world), world.nextSession()]);
     node.onLane = (lane) => void new Ear(lane);
     const [a, b] = [await agent.openLane(never), await agent.openLane(never)];
-    new Ear(a);
-    new Ear(b);
+    void new Ear(a);
+    void new Ear(b);
     a.reset(new SallyError("CANCELLED"));
     expect(await Promise.race([node.closed.then(() => "closed"), Bun.sleep(50).then(() => "open")])).toBe("open");
     b.reset(new SallyError("CREDIT_EXCEEDED"));

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { encodeFrame, framePayloadMaxBytes, FrameReader, maskInPlace, opcode, randomMasks } from "./frames.ts";
-import { SallyError } from "../../core/errors.ts";
+import type { SallyError } from "../../core/errors.ts";
 
 /** The plain version that the fast one must agree with. */
 function maskPlain(bytes: Uint8Array, key: readonly number[], phase: number): Uint8Array {

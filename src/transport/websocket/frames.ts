@@ -32,11 +32,8 @@ export function randomMasks(): Masks {
   };
 }
 
-/**
- * XORs `bytes[start..end)` with a key; `phase` is how many bytes of the payload came before. Eight bytes at a time
- * would need BigInt, which is slower.
- */
-// hot: bench/websocket-mask.ts, 6 times the bytewise loop.
+/** XORs `bytes[start..end)` with a key; `phase` is how many bytes of the payload came before. */
+// hot: bench/micro/websocket-frames.ts, 6 to 8 times the bytewise loop.
 export function maskInPlace(bytes: Uint8Array, { start, end }: Range, key: number, phase: number): void {
   let turned = turn(key, phase);
   let at = start;
@@ -68,14 +65,19 @@ function turn(key: number, phase: number): number {
   return bits === 0 ? key : (key >>> bits) | (key << (32 - bits));
 }
 
+/** Not zeroed: every byte of it is written. What will be masked starts on a word, so that the mask runs over words. */
+function frameBuffer(headBytes: number, length: number, isMasked: boolean): Uint8Array {
+  if (!isMasked || length < 256) return Buffer.allocUnsafeSlow(headBytes + length);
+  const padding = -headBytes & 3;
+  return new Uint8Array(Buffer.allocUnsafeSlow(padding + headBytes + length).buffer, padding);
+}
+
 /** A whole frame with FIN set; masked when `masks` is given (client to server). Copies the payload. */
 export function encodeFrame(code: number, payload: Uint8Array, masks: Masks | undefined): Uint8Array {
   const { length } = payload;
   const lengthBytes = length < 126 ? 0 : length < 65_536 ? 2 : 8;
   const headBytes = 2 + lengthBytes + (masks === undefined ? 0 : 4);
-  // The payload starts on a word, so that the mask runs over words.
-  const padding = -headBytes & 3;
-  const frame = new Uint8Array(padding + headBytes + length).subarray(padding);
+  const frame = frameBuffer(headBytes, length, masks !== undefined);
   frame[0] = 0x80 | code;
   const maskBit = masks === undefined ? 0 : 0x80;
   if (lengthBytes === 0) frame[1] = maskBit | length;
@@ -85,7 +87,9 @@ export function encodeFrame(code: number, payload: Uint8Array, masks: Masks | un
     frame[3] = length & 255;
   } else {
     frame[1] = maskBit | 127;
-    new DataView(frame.buffer, frame.byteOffset + 6).setUint32(0, length); // the upper half stays zero
+    const view = new DataView(frame.buffer, frame.byteOffset + 2);
+    view.setUint32(0, 0);
+    view.setUint32(4, length);
   }
   frame.set(payload, headBytes);
   if (masks !== undefined) {
