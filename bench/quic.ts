@@ -73,7 +73,7 @@ interface Rig {
   readonly connector: QuicConnector;
   readonly seconds: number;
   /** What the node received so far. */
-  ask(): Promise<Report>;
+  readonly ask: () => Promise<Report>;
 }
 
 async function measure({ connector, ask, seconds }: Rig, { lanes, chunkKib, isDownload }: Case): Promise<void> {

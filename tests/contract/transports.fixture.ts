@@ -1,6 +1,8 @@
 /** Every transport, opened the same way: the table of the contract suite. */
 
 import { createTestAuthority } from "./certificates.fixture.ts";
+import { quicWorld } from "./quic.fixture.ts";
+import { SallyError } from "../../src/core/errors.ts";
 import { RequestParser } from "../../src/http/http1/head-parser.ts";
 import { limits } from "../../src/core/limits.ts";
 import type { Session } from "../../src/ports/session.ts";
@@ -18,6 +20,8 @@ export interface OpenedTransport {
 
 export interface TransportUnderTest {
   readonly name: string;
+  /** False: only the multiplexer's credit, and a ceiling, bound what a reader has not taken (node:quic). */
+  readonly holdsWriterBack: boolean;
   open(): Promise<OpenedTransport>;
 }
 
@@ -25,6 +29,7 @@ const never = new AbortController().signal;
 
 export const memoryTransport: TransportUnderTest = {
   name: "memory",
+  holdsWriterBack: true,
   async open() {
     const [agent, node] = memoryPair();
     return { agent, node, close: () => agent.close() };
@@ -98,10 +103,30 @@ export async function websocketWorld(options: Partial<WebsocketAcceptorOptions> 
 
 export const websocketTransport: TransportUnderTest = {
   name: "websocket",
+  holdsWriterBack: true,
   async open() {
     const world = await websocketWorld();
     const connector = createWebsocketConnector({ url: world.url, tls: world.clientTls });
     const [agent, node] = await Promise.all([connector.connect(never), world.nextSession()]);
     return { agent, node, close: () => world.close() };
+  },
+};
+
+export const quicTransport: TransportUnderTest = {
+  name: "quic",
+  holdsWriterBack: false,
+  async open() {
+    const received = Promise.withResolvers<Session>();
+    const world = await quicWorld({ listen: { onSession: received.resolve } });
+    const [agent, node] = await Promise.all([world.connector.connect(never), received.promise]);
+    return {
+      agent,
+      node,
+      async close() {
+        node.close(new SallyError("CANCELLED"));
+        await Promise.all([agent.closed, node.closed]);
+        await world[Symbol.asyncDispose]();
+      },
+    };
   },
 };

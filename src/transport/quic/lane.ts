@@ -80,6 +80,7 @@ export class QuicLane implements Duplex {
   #owesDrain = false;
   #isEnding = false;
   #isEnded = false;
+  #sawEnd = false;
   #isStreamOver = false;
   #resetReason: unknown;
   #unexplained: Timer | undefined;
@@ -109,7 +110,7 @@ export class QuicLane implements Duplex {
   }
 
   write(chunk: Uint8Array): boolean {
-    if (this.#isClosed || this.#isEnding) return false;
+    if (this.#isClosed || this.#isEnding) return true; // ignored: there is nothing to wait for
     if (chunk.length === 0) return !this.#owesDrain;
     this.#queue.push(chunk);
     this.#queuedBytes += chunk.length;
@@ -297,12 +298,18 @@ export class QuicLane implements Duplex {
     if (this.#host.isGone) return this.fail(this.#host.endReason(this));
     const cause = this.#resetReason ?? error;
     const reason = cause === undefined ? undefined : reasonOf(cause);
-    if (this.#isEnded && (reason === undefined || this.#host.isClosing)) {
-      // Both directions are done, and everything of ours was acknowledged.
-      this.handler.onEnd();
-      return this.fail(undefined);
-    }
-    this.fail(reason ?? new SallyError("LINK_LOST", "The peer ended a lane that was in use."));
+    if (reason !== undefined && !(this.#isEnded && this.#host.isClosing)) return this.fail(reason);
+    this.#reportEnd();
+    // Ended by us too, and everything of ours was acknowledged.
+    if (this.#isEnded) return this.fail(undefined);
+    // Whoever owns the lane may answer an end with its own, at once. Otherwise the lane was in use.
+    if (!this.#isEnding) this.fail(new SallyError("LINK_LOST", "The peer ended a lane that was in use."));
+  }
+
+  #reportEnd(): void {
+    if (this.#sawEnd) return;
+    this.#sawEnd = true;
+    this.handler.onEnd();
   }
 
   #shut(reason: SallyError | undefined): void {
