@@ -262,6 +262,40 @@ describe("a reply", () => {
     expect(rig.origin.last.edge.unconsumedBytes).toBe(0);
   });
 
+  test("that is complete but not read keeps its stream to itself", async () => {
+    const rig = new TestRig({
+      async onRequest(_request, side) {
+        side.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+        await settle();
+        side.say("done");
+      },
+    });
+    const reply = await rig.send(new FakeExchange());
+    await settle();
+    await settle();
+    expect(rig.client.idleCount("demo")).toBe(0);
+    if (reply.kind !== "message") throw new Error("not a message");
+    expect(await readText(reply.body)).toBe("done");
+    expect(rig.client.idleCount("demo")).toBe(1);
+  });
+
+  test("that is complete and then not wanted frees its stream", async () => {
+    const rig = new TestRig({
+      async onRequest(_request, side) {
+        side.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+        await settle();
+        side.say("done");
+      },
+    });
+    const reply = await rig.send(new FakeExchange());
+    await settle();
+    await settle();
+    if (reply.kind !== "message") throw new Error("not a message");
+    reply.body.cancel(new SallyError("VISITOR_GONE"));
+    expect(rig.client.idleCount("demo")).toBe(1);
+    expect(rig.origin.last.edge.unconsumedBytes).toBe(0);
+  });
+
   test("whose reader loses interest resets the stream", async () => {
     const rig = saying("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome");
     const reply = await rig.send(new FakeExchange());
