@@ -12,10 +12,10 @@ const base64 = z
 const nonce = z.string().regex(/^[A-Za-z0-9_-]{22,64}$/);
 const timeMs = z.int().nonnegative();
 
-export const installationText = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
-export const identityText = z.string().regex(/^[a-z0-9][a-z0-9._@-]{0,63}$/);
+const installationText = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
+const identityText = z.string().regex(/^[a-z0-9][a-z0-9._@-]{0,63}$/);
 /** A host label, the beginning of one followed by `*`, or `*` alone for every name. */
-export const namePattern = z
+const namePattern = z
   .string()
   .max(64)
   .regex(/^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*)$/);
@@ -131,7 +131,6 @@ export const auditInfo = z.object({ atMs: timeMs, actor: z.string(), action: z.s
 export type EnrolRequest = z.infer<typeof enrolRequest>;
 export type RenewRequest = z.infer<typeof renewRequest>;
 export type EnrolReply = z.infer<typeof enrolReply>;
-export type Problem = z.infer<typeof problem>;
 export type TokenCreate = z.input<typeof tokenCreate>;
 export type TokenInfo = z.infer<typeof tokenInfo>;
 export type TokenCreated = z.infer<typeof tokenCreated>;

@@ -151,7 +151,7 @@ describe("claims", () => {
   test("touching extends leases and gives nobody anything", async () => {
     const ada = await agent("ada");
     await claim(ada, "demo");
-    clock.advance(1_000);
+    clock.advance(limits.nameLeaseMs * 0.1);
     await claims.touch(["demo", "nobody-has-this"]);
     expect(registry.findName("demo")).toMatchObject({
       identity: "ada",
@@ -162,6 +162,24 @@ describe("claims", () => {
     await claims.touch(["demo"]);
     expect(registry.findName("demo")?.leaseUntilMs).toBe(clock.wallMs());
   });
+});
+
+test("a fresh lease is not written again, neither by touching nor by claiming", async () => {
+  const ada = await agent("ada");
+  await claim(ada, "demo");
+  let writes = 0;
+  const real = registry.reserveName.bind(registry);
+  registry.reserveName = (request) => {
+    writes += 1;
+    return real(request);
+  };
+  clock.advance(60_000);
+  await claims.touch(["demo"]);
+  expect(await claim(ada, "demo")).toBe("demo");
+  expect(writes).toBe(0);
+  clock.advance(limits.nameLeaseMs * (1 - limits.nameLeaseFreshShare));
+  await claims.touch(["demo"]);
+  expect(writes).toBe(1);
 });
 
 describe("generated names", () => {

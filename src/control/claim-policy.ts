@@ -35,7 +35,10 @@ export interface ClaimPolicyOptions {
   readonly registry: Registry;
   readonly revocations: Revocations;
   readonly clock: Clock;
-  readonly limits: Pick<Limits, "nameLeaseMs" | "nameQuarantineMs" | "namesPerIdentity" | "generatedNameAttempts">;
+  readonly limits: Pick<
+    Limits,
+    "nameLeaseMs" | "nameLeaseFreshShare" | "nameQuarantineMs" | "namesPerIdentity" | "generatedNameAttempts"
+  >;
 }
 
 export function createClaimPolicy(options: ClaimPolicyOptions): ClaimPolicy {
@@ -142,6 +145,8 @@ async function reserve(options: ClaimPolicyOptions, identity: string, name: stri
   const { registry, clock, limits } = options;
   const nowMs = clock.wallMs();
   const before = await registry.findName(name);
+  const freshUntilMs = nowMs + limits.nameLeaseMs * limits.nameLeaseFreshShare;
+  if (before?.identity === identity && before.leaseUntilMs > freshUntilMs) return { record: before };
   const result = await registry.reserveName({
     name,
     identity,

@@ -82,6 +82,8 @@ export const limits = {
   clockSkewMs: 60_000,
   renewAfterExpiryMs: 30 * 24 * 60 * 60 * 1_000,
   nameLeaseMs: 30 * 24 * 60 * 60 * 1_000,
+  /** A lease with more than this share left is not written again: touching thousands of names costs no writes. */
+  nameLeaseFreshShare: 0.95,
   nameQuarantineMs: 24 * 60 * 60 * 1_000,
   namesPerIdentity: 100,
   nameBytes: 63,

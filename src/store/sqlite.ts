@@ -61,7 +61,6 @@ export class SqliteRegistry implements Registry {
   #cachedVersion = "";
   #cachedTokens: readonly TokenRecord[] | undefined;
   #cachedEnrolments: readonly EnrolmentRecord[] | undefined;
-  #writeCount = 0;
 
   constructor(database: Database, path: string) {
     this.#database = database;
@@ -69,7 +68,7 @@ export class SqliteRegistry implements Registry {
   }
 
   addToken(token: TokenRecord): void {
-    this.#write(
+    this.#writeListed(
       `INSERT INTO tokens (id, secret_hash, identity, label, names, ports, created_ms, expires_ms, revoked_ms)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       [
@@ -101,12 +100,14 @@ export class SqliteRegistry implements Registry {
   }
 
   revokeToken(id: string, nowMs: number): boolean {
-    return this.#write("UPDATE tokens SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?", [nowMs, id]).changes > 0;
+    return (
+      this.#writeListed("UPDATE tokens SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?", [nowMs, id]).changes > 0
+    );
   }
 
   putEnrolment(enrolment: EnrolmentRecord): void {
     // What was revoked stays so: a renewal that runs at the same time must not bring the key back.
-    this.#write(
+    this.#writeListed(
       `INSERT INTO enrolments (key_fingerprint, token_id, identity, installation, created_ms, renewed_ms, revoked_ms)
        VALUES (?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (key_fingerprint) DO UPDATE SET token_id = excluded.token_id, identity = excluded.identity,
@@ -138,7 +139,7 @@ export class SqliteRegistry implements Registry {
 
   revokeEnrolment(keyFingerprint: string, nowMs: number): boolean {
     const sql = "UPDATE enrolments SET revoked_ms = coalesce(revoked_ms, ?) WHERE key_fingerprint = ?";
-    return this.#write(sql, [nowMs, keyFingerprint]).changes > 0;
+    return this.#writeListed(sql, [nowMs, keyFingerprint]).changes > 0;
   }
 
   reserveName(request: ReserveRequest): ReserveResult {
@@ -192,12 +193,15 @@ export class SqliteRegistry implements Registry {
   }
 
   audit({ atMs, actor, action, subject }: AuditRecord): void {
-    const values = [atMs, actor, action, subject];
-    const { lastInsertRowid } = this.#write(
-      "INSERT INTO audit (at_ms, actor, action, subject) VALUES (?, ?, ?, ?)",
-      values,
+    const insert = "INSERT INTO audit (at_ms, actor, action, subject) VALUES (?, ?, ?, ?)";
+    this.#guard(() =>
+      this.#database
+        .transaction(() => {
+          const { lastInsertRowid } = this.#write(insert, [atMs, actor, action, subject]);
+          this.#write("DELETE FROM audit WHERE id <= ?", [Number(lastInsertRowid) - limits.auditRecordsMax]);
+        })
+        .immediate(),
     );
-    this.#write("DELETE FROM audit WHERE id <= ?", [Number(lastInsertRowid) - limits.auditRecordsMax]);
   }
 
   listAudit(limit: number): readonly AuditRecord[] {
@@ -218,8 +222,13 @@ export class SqliteRegistry implements Registry {
   }
 
   #write(sql: string, values: SQLQueryBindings[]): Changes {
-    this.#writeCount += 1;
     return this.#guard(() => this.#database.query(sql).run(...values));
+  }
+
+  /** A write to what the cached lists show. */
+  #writeListed(sql: string, values: SQLQueryBindings[]): Changes {
+    this.#cachedVersion = "";
+    return this.#write(sql, values);
   }
 
   #guard<T>(work: () => T): T {
@@ -230,10 +239,10 @@ export class SqliteRegistry implements Registry {
     }
   }
 
-  /** data_version changes when another connection commits; our own writes are counted. */
+  /** data_version changes when another connection commits; our own writes go through #writeListed. */
   #forgetStale(): void {
     const other = this.#rows("PRAGMA data_version", [])[0]?.["data_version"];
-    const version = `${other} ${this.#writeCount}`;
+    const version = String(other);
     if (version === this.#cachedVersion) return;
     this.#cachedVersion = version;
     this.#cachedTokens = undefined;

@@ -70,16 +70,6 @@ const clientAuth = "1.3.6.1.5.5.7.3.2";
 const subjectUri =
   /^sally:\/\/(agent|node)\/([a-z0-9][a-z0-9._@-]{0,63})\/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:\?token=([A-Za-z0-9_-]{1,64}))?$/;
 
-/** True for what may stand as identity in a certificate: lower-case letters, digits and `._@-`, 64 characters. */
-export function isIdentity(text: string): boolean {
-  return /^[a-z0-9][a-z0-9._@-]{0,63}$/.test(text);
-}
-
-/** True for what may stand as installation: letters, digits and `._-`, 64 characters. */
-export function isInstallation(text: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(text);
-}
-
 /** Makes a CA. Its key is returned as PEM too: the caller stores it with mode 0600. */
 export async function createCa({
   nowMs,
