@@ -84,5 +84,14 @@ export class HeaderList {
 
 /** Compares a field name with a lower-case one, ignoring ASCII case. */
 export function isNamed(name: string, lowerCase: string): boolean {
-  return name.length === lowerCase.length && (name === lowerCase || name.toLowerCase() === lowerCase);
+  const { length } = name;
+  if (length !== lowerCase.length) return false;
+  if (name === lowerCase) return true;
+  // hot: head parsing; toLowerCase would allocate for each field of a likely length.
+  for (let i = 0; i < length; i++) {
+    const wanted = lowerCase.charCodeAt(i);
+    const code = name.charCodeAt(i);
+    if (code !== wanted && (code !== wanted - 32 || wanted < 97 || wanted > 122)) return false;
+  }
+  return true;
 }

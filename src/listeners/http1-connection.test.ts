@@ -57,7 +57,7 @@ class Client {
 
 function connect(handler: Handler, more: Partial<Http1Options> = {}, pipe: MemoryDuplexOptions = {}) {
   const clock = new FakeClock();
-  const [near, far] = memoryDuplexPair({ ...pipe, resetCode: "VISITOR_GONE" });
+  const [near, far] = memoryDuplexPair(pipe);
   const client = new Client(near);
   const options = { handler, errorPage: errorReply, clock, log: silentLogger, limits, ...more };
   const service = serveHttp1(far, { remote, scheme: "http" }, options);

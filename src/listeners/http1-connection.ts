@@ -87,7 +87,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   onClose(error: SallyError | undefined): void {
-    this.#release(error ?? new SallyError("VISITOR_GONE"));
+    this.#release(new SallyError("VISITOR_GONE", undefined, { cause: error }));
   }
 
   /** The visitor ended its side: fine between requests and behind one, an abort within one. */

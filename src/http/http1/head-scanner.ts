@@ -163,8 +163,10 @@ export class HeadScanner {
     const bytes = this.#heldBytes + end - from;
     if (bytes > this.#limits.headBytes) throw this.#tooLarge();
     const isAscii = seen < 0x80;
-    if (this.#held === undefined) this.text = decodeLatin1(chunk.subarray(from, end), isAscii);
-    else {
+    if (this.#held === undefined) {
+      const isWhole = from === 0 && end === chunk.length;
+      this.text = decodeLatin1(isWhole ? chunk : chunk.subarray(from, end), isAscii);
+    } else {
       this.#hold(chunk.subarray(0, end), from);
       this.text = decodeLatin1(this.#held.subarray(0, this.#heldBytes), isAscii);
       this.#held = undefined;

@@ -1,0 +1,200 @@
+/** The HTTP/1.1 listener on real sockets, plain and TLS, with raw clients. */
+
+import { afterEach, expect, test } from "bun:test";
+import { createHash, randomBytes } from "node:crypto";
+import http from "node:http";
+import https from "node:https";
+import net from "node:net";
+import { systemClock } from "../../src/core/clock.ts";
+import { SallyError } from "../../src/core/errors.ts";
+import { limits } from "../../src/core/limits.ts";
+import { silentLogger } from "../../src/core/log.ts";
+import { memoryDuplexPair } from "../../src/core/memory-duplex.ts";
+import { type Body, bytesBody } from "../../src/http/body.ts";
+import { errorReply } from "../../src/http/error-page.ts";
+import type { Handler, Reply } from "../../src/http/exchange.ts";
+import { HeaderList } from "../../src/http/header-list.ts";
+import { type Http1Listener, type Http1ListenOptions, listenHttp1 } from "../../src/listeners/http1.ts";
+import { createTestAuthority } from "../contract/certificates.fixture.ts";
+
+const opened: Http1Listener[] = [];
+afterEach(async () => {
+  for (const listener of opened.splice(0)) await listener.close();
+});
+
+async function listen(handler: Handler, more: Partial<Http1ListenOptions> = {}): Promise<Http1Listener> {
+  const base = { host: "127.0.0.1", port: 0, clock: systemClock, log: silentLogger, limits, errorPage: errorReply };
+  const listener = await listenHttp1({ ...base, handler, ...more });
+  opened.push(listener);
+  return listener;
+}
+
+function reply(body: Body, raw: string[] = [], status = 200): Reply {
+  return { kind: "message", head: { status, reason: "OK", headers: new HeaderList(raw) }, body };
+}
+
+const echo: Handler = async ({ body }) => reply(body);
+const hello: Handler = async () => reply(bytesBody(Buffer.from("hello")));
+
+/** Everything the server sends until it closes, or until `until` has come. */
+function exchangeRaw(
+  port: number,
+  bytes: string | Buffer,
+  { until, end = false }: { until?: RegExp; end?: boolean } = {},
+) {
+  return new Promise<{ text: string; error: NodeJS.ErrnoException | undefined }>((resolve) => {
+    let text = "";
+    let error: NodeJS.ErrnoException | undefined;
+    const socket = net.connect({ port, host: "127.0.0.1", allowHalfOpen: true }, () => {
+      socket.write(bytes);
+      if (end) socket.end();
+    });
+    socket.on("data", (chunk) => {
+      text += chunk.toString("latin1");
+      if (until?.test(text)) socket.destroy();
+    });
+    socket.on("end", () => socket.end());
+    socket.on("error", (thrown) => (error = thrown));
+    socket.on("close", () => resolve({ text, error }));
+  });
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+test("megabytes go up and down unchanged, with length and chunked", async () => {
+  const { address } = await listen(echo);
+  const sent = randomBytes(5_000_000);
+  for (const isChunked of [false, true]) {
+    const received = await new Promise<Buffer>((resolve, reject) => {
+      const headers: http.OutgoingHttpHeaders = isChunked ? {} : { "Content-Length": sent.length };
+      const request = http.request({ port: address.port, method: "POST", headers }, (message) => {
+        const chunks: Buffer[] = [];
+        message.on("data", (chunk: Buffer) => chunks.push(chunk));
+        message.on("end", () => resolve(Buffer.concat(chunks)));
+      });
+      request.on("error", reject);
+      for (let at = 0; at < sent.length; at += 100_000) request.write(sent.subarray(at, at + 100_000));
+      request.end();
+    });
+    expect(sha256(received)).toBe(sha256(sent));
+  }
+});
+
+test("pipelined requests are answered in order, and a half-closed visitor gets all of it", async () => {
+  const { address } = await listen(async ({ request }) => reply(bytesBody(Buffer.from(`<${request.target}>`))));
+  const requests = Array.from({ length: 20 }, (_, n) => `GET /${n} HTTP/1.1\r\nHost: a\r\n\r\n`).join("");
+  const { text, error } = await exchangeRaw(address.port, requests, { end: true });
+  expect(error).toBeUndefined();
+  expect([...(text.match(/<\/\d+>/g) ?? [])]).toEqual(Array.from({ length: 20 }, (_, n) => `</${n}>`));
+});
+
+test("a malformed request is answered and the answer is not lost, though bytes still come", async () => {
+  const { address } = await listen(hello);
+  const bytes = `GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n${"x".repeat(2_000_000)}`;
+  const { text } = await exchangeRaw(address.port, bytes);
+  expect(text).toStartWith("HTTP/1.1 400 Bad Request\r\n");
+  expect(text).toContain("Sally-Error: BAD_REQUEST\r\n");
+});
+
+test("a reply that breaks off is a reset, never a clean end", async () => {
+  let reads = 0;
+  const body: Body = {
+    length: 100,
+    trailers: undefined,
+    read: async () => {
+      if (reads++ === 0) return Buffer.from("part");
+      await systemSleep();
+      throw new SallyError("LINK_LOST");
+    },
+    cancel() {},
+  };
+  const { address } = await listen(async () => reply(body));
+  const { text, error } = await exchangeRaw(address.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  expect(text).toEndWith("part");
+  expect(error?.code).toBe("ECONNRESET");
+});
+
+/** Lets what was written reach the wire. */
+function systemSleep(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+test("a visitor's abort reaches the exchange", async () => {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const { address } = await listen((exchange) => {
+    exchange.onAbort((error) => resolve(error.code));
+    socket.resetAndDestroy();
+    return new Promise(() => {});
+  });
+  const socket = net.connect(address.port, "127.0.0.1", () => socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+  socket.on("error", () => {});
+  expect(await promise).toBe("VISITOR_GONE");
+});
+
+test("an upgrade becomes a byte pipe both ways", async () => {
+  const [stream, origin] = memoryDuplexPair();
+  origin.handler = {
+    onData(chunk) {
+      origin.consume(chunk.length);
+      origin.write(Buffer.from(chunk.toReversed()));
+    },
+    onEnd: () => origin.end(),
+    onDrain() {},
+    onClose() {},
+  };
+  const headers = new HeaderList(["Connection", "Upgrade", "Upgrade", "mirror"]);
+  const { address } = await listen(async () => ({
+    kind: "upgrade",
+    head: { status: 101, reason: "Go", headers },
+    stream,
+  }));
+  const request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: mirror\r\n\r\nabc";
+  const { text, error } = await exchangeRaw(address.port, request, { end: true });
+  expect(error).toBeUndefined();
+  expect(text).toBe("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: mirror\r\n\r\ncba");
+});
+
+test("over TLS the scheme is https", async () => {
+  const authority = await createTestAuthority();
+  const { keyPem, certPem } = await authority.issue({ role: "node" });
+  const { address } = await listen(async ({ scheme }) => reply(bytesBody(Buffer.from(scheme))), {
+    tls: { keyPem, certPem },
+  });
+  const text = await new Promise<string>((resolve, reject) => {
+    const target = { port: address.port, host: "127.0.0.1", rejectUnauthorized: false };
+    https.get(target, (message) => message.on("data", (chunk: Buffer) => resolve(String(chunk)))).on("error", reject);
+  });
+  expect(text).toBe("https");
+});
+
+test("draining under load loses no request", async () => {
+  const listener = await listen(async () => {
+    await systemSleep();
+    return reply(bytesBody(Buffer.from("hello")));
+  });
+  const { port } = listener.address;
+  const state = { answered: 0 };
+  const visitor = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+      let text = "";
+      const socket = net.connect(port, "127.0.0.1", () => socket.write(one));
+      socket.on("data", (chunk) => {
+        text += chunk.toString();
+        if (!text.endsWith("hello")) return;
+        state.answered++;
+        if (text.includes("Connection: close")) return socket.end();
+        text = "";
+        socket.write(one);
+      });
+      socket.on("error", reject);
+      socket.on("close", () => (text.endsWith("hello") ? resolve() : reject(new Error(`cut off in ${text}`))));
+    });
+  const visitors = Array.from({ length: 20 }, visitor);
+  while (state.answered < 60) await systemSleep();
+  await listener.drain(5_000);
+  await Promise.all(visitors);
+  expect(listener.connectionCount).toBe(0);
+  const refused = await exchangeRaw(port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  expect(refused.text).toBe("");
+});
