@@ -83,6 +83,19 @@ for (const [adapter, open] of Object.entries(adapters)) {
       expect(await registry.revokeToken("nope", t0)).toBe(false);
     });
 
+    test("lists that were asked for before show what was written since", async () => {
+      expect(await registry.listTokens()).toEqual([]);
+      expect(await registry.listEnrolments()).toEqual([]);
+      await registry.addToken(token);
+      await registry.putEnrolment(enrolment);
+      expect(await registry.listTokens()).toEqual([token]);
+      expect(await registry.listEnrolments()).toEqual([enrolment]);
+      await registry.revokeToken("tok_1", t0);
+      await registry.revokeEnrolment("k1", t0);
+      expect(await registry.listTokens()).toEqual([{ ...token, revokedMs: t0 }]);
+      expect(await registry.listEnrolments()).toEqual([{ ...enrolment, revokedMs: t0 }]);
+    });
+
     test("an enrolment renews under the same key", async () => {
       await registry.putEnrolment(enrolment);
       await registry.putEnrolment({ ...enrolment, createdMs: t0 + 5, renewedMs: t0 + 5, tokenId: "tok_2" });
