@@ -55,7 +55,7 @@ async function startNode(context: PeerContext, transport: string): Promise<PeerS
           ...edge,
         ]),
         // An agent keeps its key and certificate in the user's folders: the benchmark leaves those alone.
-        env: { HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home, XDG_STATE_HOME: home },
+        env: { SALLY_HOME: home },
       });
       const tunnel = await agent.line((line) => eventIn(line, "tunnel"), readyMs);
       return describeClient({ processes: [agent], tunnel, readyMs: performance.now() - startedMs, transport });
