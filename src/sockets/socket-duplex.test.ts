@@ -174,6 +174,19 @@ describe("closing", () => {
     expect(heard).toEqual(["close ORIGIN_RESET"]);
   });
 
+  test("a bug in a handler ends the connection as INTERNAL, a broken TLS session as a lost one", () => {
+    for (const [message, code] of [
+      ["assertion failed: x", "INTERNAL"],
+      ["OpenSSL BAD_DECRYPT via OPENSSL_internal", "LINK_LOST"],
+    ] as const) {
+      const socket = new FakeSocket();
+      const heard = listenTo(socket.data);
+      SocketDuplex.events.error(socket, new Error(message));
+      expect(heard).toEqual([`close ${code}`]);
+      expect(socket.calls).toEqual(["terminate"]);
+    }
+  });
+
   test("reset aborts once, drops the queue and silences every event", () => {
     const socket = new FakeSocket();
     const heard = listenTo(socket.data);

@@ -111,10 +111,10 @@ export class SocketDuplex implements Duplex {
     }
   }
 
-  /** Drops the connection for a reason of its keeper: unlike after `reset`, the handler is told. */
-  abort(cause: Error): void {
+  /** Drops the connection for a reason of its keeper; unlike after `reset`, the handler is told: INTERNAL for a bug. */
+  abort(cause: Error, isExpected = true): void {
     if (this.#isClosed) return;
-    this.#closed(cause);
+    this.#closed(cause, isExpected ? this.#closeCode : "INTERNAL");
     this.#socket?.terminate();
   }
 
@@ -212,7 +212,7 @@ export class SocketDuplex implements Duplex {
     else this.#early.ended = true;
   }
 
-  #closed(error: Error | undefined): void {
+  #closed(error: Error | undefined, code = this.#closeCode): void {
     if (this.#isClosed) return;
     // After our FIN, Bun reports the peer's on a plain socket as a close without an `end` event.
     const isClean = error === undefined && this.#isShutDown;
@@ -220,7 +220,7 @@ export class SocketDuplex implements Duplex {
     if (this.#isClosed) return; // The handler reset us in onEnd.
     this.#isClosed = true;
     this.#dropQueue();
-    const reason = isClean ? undefined : closeError(this.#closeCode, error);
+    const reason = isClean ? undefined : closeError(code, error);
     if (this.#early !== undefined) {
       this.#early.closed = { error: reason };
       return;
@@ -256,8 +256,13 @@ export class SocketDuplex implements Duplex {
     end: (socket: { readonly data: SocketDuplex }): void => socket.data.#peerEnded(),
     close: (socket: { readonly data: SocketDuplex }, error?: Error): void => socket.data.#closed(error),
     // A handler of ours threw (a bug), or an established TLS session broke: neither may look like a clean end.
-    error: (socket: { readonly data: SocketDuplex }, error: Error): void => socket.data.abort(error),
+    error: (socket: { readonly data: SocketDuplex }, error: Error): void => socket.data.abort(error, isOfTls(error)),
   } as const;
+}
+
+/** Bun reports both through one event; what BoringSSL says names it, or carries a code. */
+function isOfTls(error: Error): boolean {
+  return error.message.includes("OpenSSL") || error.message.includes("OPENSSL") || "code" in error;
 }
 
 function closeError(code: ErrorCode, cause: Error | undefined): SallyError {
