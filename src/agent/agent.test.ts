@@ -193,6 +193,11 @@ describe("an agent's link", () => {
     links[0]!.receive({ type: "drain", graceMs: 5_000 });
     await settle(50);
     expect(links).toHaveLength(2);
+    const [, late] = streamPair({ tunnel: "demo", protocol: "http" });
+    links[0]!.options!.onStream(late, links[0]!);
+    await settle();
+    expect(late.isAccepted).toBe(true);
+    await advance(5_000);
     expect(links[0]!.isDraining).toBe(true);
     expect(links[0]!.isClosed).toBe(false);
   });
@@ -229,6 +234,7 @@ describe("an agent's link", () => {
     fake.advance(1_000);
     await settle(50);
     expect(links).toHaveLength(2);
+    fake.advance(5_000);
     expect(links[0]!.isDraining).toBe(true);
   });
 
@@ -265,7 +271,7 @@ describe("a return to QUIC", () => {
     await two.advance(limits.quicReturnEveryMs + 100);
     expect(two.links).toHaveLength(1);
     works = true;
-    await two.advance(limits.quicReturnEveryMs);
+    await two.advance(limits.quicReturnEveryMs + 5_000);
     expect(two.links.map(({ transport }) => transport)).toEqual(["websocket", "quic"]);
     expect(two.links[0]!.isDraining).toBe(true);
     expect(two.named("link").map(({ state, transport }) => `${state} ${transport}`)).toEqual([

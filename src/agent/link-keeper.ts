@@ -4,7 +4,7 @@
  * a new link takes over only after its tunnels were claimed; the old one then finishes its streams.
  */
 
-import type { Clock } from "../core/clock.ts";
+import type { Clock, Timer } from "../core/clock.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -52,6 +52,8 @@ interface Live {
 
 /** A link that held this long was good: its loss is tried again without the delays that came before. */
 const stableAfterMs = 10_000;
+/** Streams for a link that was taken over are accepted for so long. */
+const retireAfterMs = 5_000;
 /** A QUIC link that died earlier makes the next return wait twice as long. */
 const quicTrustedAfterMs = 60_000;
 const quicPatienceMax = 32;
@@ -63,7 +65,8 @@ export class LinkKeeper {
   readonly #options: LinkKeeperOptions;
   readonly #wakeup: Wakeup;
   readonly #backoff: Backoff;
-  readonly #retiring = new Set<Link>();
+  /** Links that were taken over, with the moment when we stop taking their streams. */
+  readonly #retiring = new Map<Link, Timer>();
   #current: Live | undefined;
   #lossError: SallyError | undefined;
   #nodeIndex = 0;
@@ -93,7 +96,7 @@ export class LinkKeeper {
 
   /** The current link and those that finish their streams. */
   get links(): readonly Link[] {
-    return this.#current === undefined ? [...this.#retiring] : [this.#current.link, ...this.#retiring];
+    return this.#current === undefined ? [...this.#retiring.keys()] : [this.#current.link, ...this.#retiring.keys()];
   }
 
   /** Runs until the signal aborts. @throws SallyError when trying again is of no use */
@@ -127,6 +130,7 @@ export class LinkKeeper {
   }
 
   linkClosed(link: Link, error: SallyError | undefined): void {
+    this.#retiring.get(link)?.cancel();
     this.#retiring.delete(link);
     const live = this.#current;
     if (live?.link !== link) return;
@@ -191,8 +195,9 @@ export class LinkKeeper {
     this.#current = live;
     this.#options.onUp(live.link, live.node);
     if (old === undefined || old.isClosed) return;
-    this.#retiring.add(old);
-    old.drain();
+    // The node drains it as soon as it saw the claim; streams that it opened just before are still on their way.
+    const timer = this.#options.clock.after(retireAfterMs, () => old.drain());
+    this.#retiring.set(old, timer);
   }
 
   /** Returns when another link is wanted. */

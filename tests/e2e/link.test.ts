@@ -14,7 +14,11 @@ afterEach(async () => {
 });
 
 async function rigOver(transport: RigTransport): Promise<LinkRig> {
-  const rig = await LinkRig.create(transport, { reconnectBackoffMinMs: 50, revocationPollMs: 100 });
+  const rig = await LinkRig.create(transport, {
+    reconnectBackoffMinMs: 50,
+    revocationPollMs: 100,
+    quicReturnEveryMs: 200,
+  });
   cleanups.push(() => rig.close());
   return rig;
 }
@@ -210,4 +214,60 @@ describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) =>
     expect(await reply).toBe("ab");
     await closed;
   });
+});
+
+test("the return to QUIC fails no request, and running streams finish on the old link", async () => {
+  const rig = await rigOver("both");
+  const laptop = await rig.connect({ target: startOrigin() });
+  expect(await laptop.until("tunnel")).toMatchObject({ transport: "websocket" });
+  const done = new AbortController();
+  let count = 0;
+  const visitors = Array.from({ length: 8 }, async () => {
+    while (!done.signal.aborted) {
+      expect(await rig.get("/x")).toEndWith("origin GET /x");
+      count++;
+    }
+  });
+  await laptop.until("tunnel", ({ transport }) => transport === "quic");
+  await Bun.sleep(100);
+  done.abort();
+  await Promise.all(visitors);
+  expect(count).toBeGreaterThan(20);
+  await eventually("the WebSocket link has gone", () => rig.exit.links().length === 1);
+  expect(laptop.events.some((event) => event.event === "link" && event.state === "down")).toBe(false);
+});
+
+test.each(["websocket", "quic"] as const)("16 MiB arrive whole over %s, echoed by the origin", async (transport) => {
+  const size = 16 * 1024 * 1024;
+  const server = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    maxRequestBodySize: size * 2,
+    fetch: async (request) => {
+      const bytes = await request.bytes();
+      return new Response(`${bytes.length} ${Bun.hash(bytes)}`);
+    },
+  });
+  cleanups.push(() => server.stop(true));
+  const rig = await rigOver(transport);
+  await (await rig.connect({ target: `127.0.0.1:${server.port}` })).until("tunnel");
+  const body = new Uint8Array(size);
+  for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(body.subarray(at, at + 65_536));
+  const stream = rig.dial();
+  const reply = collect(stream, `POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${size}\r\n\r\n`);
+  const { handler } = stream;
+  await new Promise<void>((resolve) => {
+    let at = 0;
+    const pump = (): void => {
+      while (at < size) {
+        const chunk = body.subarray(at, at + 65_536);
+        at += chunk.length;
+        if (!stream.write(chunk)) return;
+      }
+      resolve();
+    };
+    stream.handler = { ...handler, onDrain: pump };
+    pump();
+  });
+  expect(await reply).toEndWith(`${size} ${Bun.hash(body)}`);
 });

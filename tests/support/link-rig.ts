@@ -2,6 +2,7 @@
 
 import { createAgent, type Agent, type AgentOptions } from "../../src/agent/agent.ts";
 import type { AgentEvent } from "../../src/agent/events.ts";
+import type { AgentNode } from "../../src/agent/link-keeper.ts";
 import type { AgentTunnel } from "../../src/agent/tunnel-set.ts";
 import { parseOriginTarget } from "../../src/config/origin-target.ts";
 import { systemClock } from "../../src/core/clock.ts";
@@ -16,7 +17,7 @@ import type { StreamProtocol } from "../../src/ports/dialer.ts";
 import type { Connector } from "../../src/ports/session.ts";
 import { listenTcp } from "../../src/sockets/listen.ts";
 import { createQuicConnector, QuicEndpoints } from "../../src/transport/quic/connector.ts";
-import { listenQuic } from "../../src/transport/quic/listener.ts";
+import { listenQuic, type QuicListener } from "../../src/transport/quic/listener.ts";
 import { WebsocketLinkAcceptor } from "../../src/transport/websocket/acceptor.ts";
 import { createWebsocketConnector } from "../../src/transport/websocket/connector.ts";
 import { createCa, issueCertificate, nodeServerName, type Ca } from "../../src/trust/certificates.ts";
@@ -25,7 +26,8 @@ import { createLinkAuth } from "../../src/trust/link-auth.ts";
 import { encodePem } from "../../src/trust/pem.ts";
 import { WindowBudget } from "../../src/wire/window-budget.ts";
 
-export type RigTransport = "quic" | "websocket";
+/** `both`: the agent links over WebSocket and returns to QUIC. */
+export type RigTransport = "quic" | "websocket" | "both";
 
 interface Identity {
   readonly auth: LinkAuth;
@@ -43,13 +45,19 @@ export interface RigAgent {
   ): Promise<Extract<AgentEvent, { readonly event: K }>>;
 }
 
+export interface SendOptions {
+  readonly tunnel?: string;
+  readonly protocol?: StreamProtocol;
+  /** Ends our direction after the bytes. */
+  readonly ends?: boolean;
+}
+
 export interface AgentSettings {
   readonly name?: string;
   readonly target: string;
   readonly identity?: string;
   readonly installation?: string;
   readonly isShared?: boolean;
-  readonly transport?: RigTransport;
   readonly options?: Partial<AgentOptions>;
 }
 
@@ -112,11 +120,10 @@ export class LinkRig {
     });
     this.exit = exit;
     const tls = { keyPem, certPem, caPem: this.#caPem };
-    const listener =
-      this.#transport === "quic" ? await listenOverQuic(exit, tls, port) : await listenOverTcp(exit, tls, port);
-    this.port = listener.port;
+    const { port: firstPort, close } = await this.#listen(exit, tls, port);
+    this.port = firstPort;
     this.#stopNode = async () => {
-      await listener.close();
+      await close();
       await exit.close();
     };
   }
@@ -138,7 +145,7 @@ export class LinkRig {
       isShared,
     };
     const agent = createAgent({
-      nodes: [{ label: `node:${this.port}`, connector: this.#connector({ keyPem, certPem, caPem: this.#caPem }) }],
+      nodes: [this.#node({ keyPem, certPem, caPem: this.#caPem })],
       tunnels: [tunnel],
       auth: () => auth,
       agentVersion: "test",
@@ -186,7 +193,7 @@ export class LinkRig {
   }
 
   /** Sends bytes to a tunnel and collects what comes back until the end. Rejects with the stream's error. */
-  send(bytes: string, { tunnel = "demo", protocol = "http" as StreamProtocol, ends = false } = {}): Promise<string> {
+  send(bytes: string, { tunnel = "demo", protocol = "http", ends = false }: SendOptions = {}): Promise<string> {
     return collect(this.dial(tunnel, protocol), bytes, ends);
   }
 
@@ -204,9 +211,29 @@ export class LinkRig {
     await this.#endpoints.close();
   }
 
-  #connector(tls: { keyPem: string; certPem: string; caPem: string }): Connector {
+  async #listen(exit: Exit, tls: Tls, port: number): Promise<Listening> {
+    if (this.#transport === "quic") return listenOverQuic(exit, tls, port);
+    const tcp = await listenOverTcp(exit, tls, port);
+    if (this.#transport === "websocket") return tcp;
+    const quic = await listenOverQuic(exit, tls, tcp.port);
+    return {
+      port: tcp.port,
+      close: async () => {
+        await tcp.close();
+        await quic.close();
+      },
+    };
+  }
+
+  #node(tls: Tls): AgentNode {
+    const label = `node:${this.port}`;
+    if (this.#transport !== "both") return { label, connector: this.#connector(this.#transport, tls) };
+    return { label, connector: this.#connector("websocket", tls), quicConnector: this.#connector("quic", tls) };
+  }
+
+  #connector(transport: "quic" | "websocket", tls: Tls): Connector {
     const address = { host: "127.0.0.1", port: this.port };
-    if (this.#transport === "quic") {
+    if (transport === "quic") {
       return createQuicConnector({ address, tls, endpoints: this.#endpoints, clock: systemClock });
     }
     return createWebsocketConnector({
@@ -258,7 +285,12 @@ async function listenOverQuic(exit: Exit, tls: Tls, port: number): Promise<Liste
     log: silentLogger,
     clock: systemClock,
   });
-  return { port: listener.address.port, close: () => listener.close() };
+  return { port: listener.address.port, close: () => closeSoon(listener) };
+}
+
+/** An endpoint on which a handshake was cut off takes up to ten seconds to close: no test of ours waits for that. */
+async function closeSoon(listener: QuicListener): Promise<void> {
+  await Promise.race([listener.close(new SallyError("DRAINING")), Bun.sleep(500)]);
 }
 
 async function listenOverTcp(exit: Exit, tls: Tls, port: number): Promise<Listening> {
