@@ -128,7 +128,8 @@ export class StreamPool implements StreamKeeper {
       const stream = idle[i]!; // i is in range: retiring removes this one only
       if (stream.tunnel !== tunnel.name) continue; // a visitor's own streams may be for several tunnels
       if (stream.dueMs > nowMs && stream.originLabel === tunnel.originLabel) {
-        idle.splice(i, 1);
+        if (i === idle.length - 1) idle.pop();
+        else idle.splice(i, 1);
         return stream;
       }
       stream.retire();
