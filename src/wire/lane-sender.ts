@@ -68,7 +68,7 @@ export class LaneSender {
     });
   }
 
-  // hot: bench/wire.bench.ts; a small chunk is copied once and touches no queue.
+  // hot: bench/micro/wire.ts; a small chunk is copied once and touches no queue. Its gain is within that benchmark's noise.
   trySend(stream: WireStream, chunk: Uint8Array): boolean {
     const length = chunk.length;
     if (

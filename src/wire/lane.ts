@@ -206,7 +206,7 @@ export class Lane {
     this.carrier.consume(chunk.length);
   }
 
-  // hot: bench/wire.bench.ts; one lookup a frame, no allocation but the view.
+  // hot: bench/micro/wire.ts; one lookup a frame, no allocation but the view.
   #onData(streamId: number, part: Uint8Array, frameBytes: number): void {
     let stream = this.#current;
     if (frameBytes > 0) {
