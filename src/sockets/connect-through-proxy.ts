@@ -42,7 +42,7 @@ interface Proxy {
 }
 
 /** Never repeats the URL in an error: it may hold a password. */
-export function parseProxyUrl(proxyUrl: string): Proxy {
+function parseProxyUrl(proxyUrl: string): Proxy {
   const url = URL.parse(proxyUrl.includes("://") ? proxyUrl : `http://${proxyUrl}`);
   if (url === null || url.protocol !== "http:" || url.hostname === "") {
     throw new SallyError("USAGE", "the proxy must be given as http://[user:password@]host:port");

@@ -69,10 +69,6 @@ export class Attempt {
     options.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 
-  get isSettled(): boolean {
-    return this.#isSettled;
-  }
-
   events(): Record<string, unknown> {
     return {
       ...SocketDuplex.events,

@@ -66,11 +66,6 @@ export class SocketDuplex implements Duplex {
     return this.#queuedBytes;
   }
 
-  /** False once the connection is gone, or was reset by us. */
-  get isOpen(): boolean {
-    return !this.#isClosed;
-  }
-
   // hot: bench/micro/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
   write(chunk: Uint8Array): boolean {
     const length = chunk.length;

@@ -66,11 +66,6 @@ export function refusalReply(error: SallyError): string {
   );
 }
 
-/** True for a request that the lane endpoint answers, whatever else is wrong with it. */
-export function isLinkTarget(target: string): boolean {
-  return target === linkPath || target.startsWith(`${linkPath}?`);
-}
-
 /** Reads a request's head. @throws SallyError BAD_REQUEST, VERSION_MISMATCH */
 export function parseUpgrade(
   method: string,
