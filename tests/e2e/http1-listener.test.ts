@@ -183,7 +183,10 @@ test("draining under load loses no request", async () => {
         text += chunk.toString();
         if (!text.endsWith("hello")) return;
         state.answered++;
-        if (text.includes("Connection: close")) return socket.end();
+        if (text.includes("Connection: close")) {
+          socket.end();
+          return;
+        }
         text = "";
         socket.write(one);
       });
