@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { settle, streamPair, StubLink, type StubLinkOptions } from "../../tests/support/stub-link.ts";
+import { settle, streamPair, StubLink, type StubLinkOptions } from "../wire/testing/stub-link.ts";
 import { parseOriginTarget } from "../config/origin-target.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError, type ErrorCode } from "../core/errors.ts";

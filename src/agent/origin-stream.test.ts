@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { settle, streamPair } from "../../tests/support/stub-link.ts";
+import { settle, streamPair } from "../wire/testing/stub-link.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { settle, StubLink } from "../../tests/support/stub-link.ts";
+import { settle, StubLink } from "../wire/testing/stub-link.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import { silentLogger } from "../core/log.ts";

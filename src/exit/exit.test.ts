@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { settle, StubLink, type StubLinkOptions } from "../../tests/support/stub-link.ts";
+import { settle, StubLink, type StubLinkOptions } from "../wire/testing/stub-link.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import type { LinkAuth } from "../core/identity.ts";
@@ -311,6 +311,18 @@ describe("links", () => {
     expect(ann.sentOf("revoked")).toHaveLength(1);
     expect(ann.closeError?.code).toBe("CERTIFICATE_REVOKED");
     expect(bob.isClosed).toBe(false);
+  });
+
+  test("a closed tunnel is unknown, and its agents are told", async () => {
+    const { exit, linkUp, owners } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo", "other"]);
+    expect(exit.closeTunnel("demo")).toBe(true);
+    expect(exit.closeTunnel("demo")).toBe(false);
+    await settle();
+    expect(link.sentOf("replaced")).toEqual([{ type: "replaced", names: ["demo"] }]);
+    expect(owners.has("demo")).toBe(false);
+    expect(exit.links()[0]?.names).toEqual(["other"]);
   });
 
   test("a revocation made elsewhere is noticed within the poll", async () => {

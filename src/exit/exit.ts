@@ -148,6 +148,15 @@ class ExitNode implements Exit {
     return hit.length;
   }
 
+  closeTunnel(name: string): boolean {
+    const members = [...(this.#table.members(name) ?? [])];
+    for (const { state } of members) {
+      this.#release(state, [name]);
+      state.link.send({ type: "replaced", names: [name] });
+    }
+    return members.length > 0;
+  }
+
   announceDrain(graceMs: number): void {
     if (this.#isDraining) return;
     this.#isDraining = true;
@@ -262,15 +271,6 @@ class ExitNode implements Exit {
     const before = work.tail;
     work.tail = before.then(() => answerClaim(this.#claims, state, message)).finally(() => work.waiting--);
     this.#scope.run("answering a claim", () => work.tail);
-  }
-
-  closeTunnel(name: string): boolean {
-    const members = [...(this.#table.members(name) ?? [])];
-    for (const { state } of members) {
-      this.#release(state, [name]);
-      state.link.send({ type: "replaced", names: [name] });
-    }
-    return members.length > 0;
   }
 
   #release(state: LinkState, names: readonly string[]): void {

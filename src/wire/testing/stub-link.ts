@@ -1,12 +1,12 @@
 /** A link without a wire, for the tests of the rooms above it: streams are memory pipes, messages are kept in a list. */
 
-import { memoryDuplexPair, type MemoryDuplex } from "../../src/core/memory-duplex.ts";
-import { SallyError } from "../../src/core/errors.ts";
-import type { Address } from "../../src/core/address.ts";
-import type { PeerIdentity } from "../../src/core/identity.ts";
-import type { TransportKind } from "../../src/ports/session.ts";
-import type { IncomingStream, Link, LinkOptions, LinkStream, Preamble } from "../../src/wire/link.ts";
-import type { ControlMessage } from "../../src/wire/messages.ts";
+import { memoryDuplexPair, type MemoryDuplex } from "../../core/memory-duplex.ts";
+import { SallyError } from "../../core/errors.ts";
+import type { Address } from "../../core/address.ts";
+import type { PeerIdentity } from "../../core/identity.ts";
+import type { TransportKind } from "../../ports/session.ts";
+import type { IncomingStream, Link, LinkOptions, LinkStream, Preamble } from "../link.ts";
+import type { ControlMessage } from "../messages.ts";
 
 export interface StubLinkOptions {
   readonly id?: string;
