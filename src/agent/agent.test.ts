@@ -283,6 +283,22 @@ describe("a return to QUIC", () => {
   });
 });
 
+test("a node that drains is left at once, although a return to QUIC is being tried", async () => {
+  const rig = setUp();
+  const quicConnector: Connector = {
+    connect: (signal) =>
+      new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true })),
+  };
+  const two = setUp({ nodes: [{ label: "n", connector: rig.connector, quicConnector }] });
+  two.node.linkOptions = { transport: "websocket" };
+  two.agent.start();
+  await settle(50);
+  await two.advance(limits.quicReturnEveryMs + 100);
+  two.links[0]!.receive({ type: "drain", graceMs: 1_000 });
+  await settle(50);
+  expect(two.links).toHaveLength(2);
+});
+
 describe("names", () => {
   test("a tunnel that is replaced is dropped; without another the agent ends with code 4", async () => {
     const { links, named, advance } = await started({ tunnels: [tunnel("a"), tunnel("b")] });

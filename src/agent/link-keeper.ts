@@ -72,6 +72,8 @@ export class LinkKeeper {
   #nodeIndex = 0;
   #wantsNew = false;
   #hurryUntilMs = 0;
+  /** Ends the return to QUIC that is being tried. */
+  #interrupt = new AbortController();
   #quicPatience = 1;
 
   constructor(options: LinkKeeperOptions) {
@@ -111,9 +113,8 @@ export class LinkKeeper {
 
   /** Replaces the link although it seems up: after a sleep, or with a new certificate. Also ends a backoff. */
   refresh(): void {
-    this.#wantsNew = true;
     this.#backoff.reset();
-    this.#wakeup.wake();
+    this.#wantAnother();
   }
 
   /** The node of this link shuts down: connects elsewhere, or to its successor. */
@@ -125,8 +126,7 @@ export class LinkKeeper {
     this.#hurryUntilMs = nowMs + graceMs + hurryAfterGraceMs;
     // A node that accepts links only to send them away is not asked in a tight loop.
     if (nowMs - live.sinceMs < stableAfterMs) this.#lossError = new SallyError("DRAINING");
-    this.#wantsNew = true;
-    this.#wakeup.wake();
+    this.#wantAnother();
   }
 
   linkClosed(link: Link, error: SallyError | undefined): void {
@@ -144,6 +144,12 @@ export class LinkKeeper {
     }
     live.lost.abort(new SallyError("LINK_LOST"));
     this.#options.onDown(link, live.node, error);
+    this.#wakeup.wake();
+  }
+
+  #wantAnother(): void {
+    this.#wantsNew = true;
+    this.#interrupt.abort(new SallyError("CANCELLED"));
     this.#wakeup.wake();
   }
 
@@ -217,7 +223,8 @@ export class LinkKeeper {
   }
 
   async #tryQuic(live: Live, quic: Connector, signal: AbortSignal): Promise<Live | undefined> {
-    const attempt = AbortSignal.any([signal, live.lost.signal]);
+    this.#interrupt = new AbortController();
+    const attempt = AbortSignal.any([signal, live.lost.signal, this.#interrupt.signal]);
     try {
       return await this.#establish(live.node, quic, attempt);
     } catch (thrown) {

@@ -304,6 +304,23 @@ describe("links", () => {
     expect(byId(8)).toMatchObject({ ok: false, code: "TUNNEL_UNKNOWN" });
   });
 
+  test("more probes at once than tunnels are refused, until some came back", async () => {
+    const waiting: (() => void)[] = [];
+    const { linkUp } = setUp({
+      limits: { ...limits, tunnelsPerLink: 1 },
+      probe: () => new Promise((resolve) => waiting.push(() => resolve({ ok: true, rttMs: 1 }))),
+    });
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.receive({ type: "probe", requestId: 1, name: "demo" });
+    link.receive({ type: "probe", requestId: 2, name: "demo" });
+    expect(link.sentOf("probed")).toMatchObject([{ requestId: 2, ok: false, code: "OVERLOADED" }]);
+    waiting[0]?.();
+    await settle();
+    link.receive({ type: "probe", requestId: 3, name: "demo" });
+    expect(waiting).toHaveLength(2);
+  });
+
   test("revoking closes the matching links at once, and says so first", async () => {
     const { exit, linkUp } = setUp();
     const [ann, bob] = [await linkUp({ identity: "ann" }), await linkUp({ identity: "bob" })];

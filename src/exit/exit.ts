@@ -84,6 +84,8 @@ class ExitNode implements Exit {
   /** Links that closed before their handshake's promise was seen. */
   readonly #closed = new WeakSet<Link>();
   readonly #claimWork = new Map<LinkState, { waiting: number; tail: Promise<void> }>();
+  /** Probes that run for each link. */
+  readonly #probes = new WeakMap<Link, number>();
   readonly #claims: ClaimsOptions;
   readonly #scope: Scope;
   #sequence = 0;
@@ -291,8 +293,14 @@ class ExitNode implements Exit {
   }
 
   #probe(state: LinkState, requestId: number, name: string): void {
+    const running = this.#probes.get(state.link) ?? 0;
+    if (running >= this.#options.limits.tunnelsPerLink) {
+      return state.link.send({ type: "probed", requestId, name, ok: false, code: "OVERLOADED" });
+    }
+    this.#probes.set(state.link, running + 1);
     this.#scope.run("a probe", async () => {
       const result = await this.#probeResult(state, name);
+      this.#probes.set(state.link, (this.#probes.get(state.link) ?? 1) - 1);
       if (this.#links.has(state.link)) state.link.send({ type: "probed", requestId, name, ...result });
     });
   }
