@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { FakeClock } from "../core/fake-clock.ts";
@@ -707,6 +708,19 @@ describe("upgrades", () => {
     expect(first.service.connectionCount).toBe(0);
   });
 
+  test("an upgraded connection has no time-outs, and ends with the grace of a drain", async () => {
+    const { client, origin, answer, advance, service } = upgrading();
+    await client.send(get("/", fields));
+    answer();
+    await advance(200_000);
+    expect(client.seen.closed).toBe(false);
+    const done = service.drain(2_000);
+    await advance(2_000);
+    await done;
+    expect(client.seen.error).toBeDefined();
+    expect(origin.seen.error).toBeDefined();
+  });
+
   test("if the upgrade is declined the bytes are the next request", async () => {
     const { client } = connect(hello);
     expect(await client.send(get("/ws", fields) + get("/next"))).toEndWith("/next");
@@ -734,6 +748,33 @@ describe("upgrades", () => {
     const { client } = connect(hello, { onLinkRequest: () => true });
     expect(await client.send(get("/_sally/linked", fields))).toContain("/_sally/linked");
   });
+});
+
+test("whatever a visitor sends and however it is cut, every byte is accounted for", async () => {
+  const words = ["GET / HTTP/1.1\r\n", "POST /p HTTP/1.1\r\n", "Host: a\r\n", "\r\n", "Transfer-Encoding: chunked\r\n"];
+  const more = [
+    "Content-Length: 3\r\n",
+    "abc",
+    "3\r\nabc\r\n",
+    "0\r\n\r\n",
+    "Expect: 100-continue\r\n",
+    "\0",
+    "Connection: upgrade\r\n",
+  ];
+  const soup = fc.array(fc.constantFrom(...words, ...more), { maxLength: 14 });
+  await fc.assert(
+    fc.asyncProperty(soup, fc.integer({ min: 1, max: 40 }), fc.boolean(), async (parts, size, reads) => {
+      const handler: Handler = async ({ body }) => reply(reads ? await readAll(body) : "unread");
+      const { client, far, service } = connect(handler, {}, { nextChunkBytes: () => size });
+      client.duplex.write(utf8Encode(parts.join("")));
+      client.duplex.end();
+      for (let n = 0; n < 200 && !client.seen.closed; n++) await settle();
+      expect(client.seen.closed).toBe(true);
+      expect(service.connectionCount).toBe(0);
+      if (far.resetError === undefined) expect(far.unconsumedBytes).toBe(0);
+    }),
+    { numRuns: 300 },
+  );
 });
 
 describe("limits and draining", () => {

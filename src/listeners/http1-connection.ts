@@ -287,6 +287,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#writer.status = 101;
     this.#logAccess();
     this.#exchange = undefined;
+    this.#request = undefined; // upgraded connections live long: keep nothing
     this.#enter("upgraded");
     this.#upgradeStream = stream;
     relay(this.#duplex, stream, (error) => this.#release(error ?? new SallyError("VISITOR_GONE")));
