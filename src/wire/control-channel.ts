@@ -7,12 +7,15 @@ import { SallyError } from "../core/errors.ts";
 
 export class ControlChannel {
   readonly #unackedMax: number;
+  readonly #unackedMaxBytes: number;
+  #unackedBytes = 0;
   #unacked: { readonly sequence: number; readonly payload: Uint8Array }[] = [];
   #nextSequence = 1;
   #lastReceived = 0;
 
-  constructor(unackedMax: number) {
+  constructor(unackedMax: number, unackedMaxBytes: number) {
     this.#unackedMax = unackedMax;
+    this.#unackedMaxBytes = unackedMaxBytes;
   }
 
   get unacked(): number {
@@ -21,9 +24,11 @@ export class ControlChannel {
 
   /** Numbers a message and keeps it until it is acknowledged. @throws SallyError OVERLOADED */
   add(payload: Uint8Array): number {
-    if (this.#unacked.length >= this.#unackedMax) {
+    const bytes = this.#unackedBytes + payload.length;
+    if (this.#unacked.length >= this.#unackedMax || bytes > this.#unackedMaxBytes) {
       throw new SallyError("OVERLOADED", "the peer does not acknowledge control messages");
     }
+    this.#unackedBytes = bytes;
     const sequence = this.#nextSequence++;
     this.#unacked.push({ sequence, payload });
     return sequence;
@@ -51,7 +56,11 @@ export class ControlChannel {
     if (sequence >= this.#nextSequence)
       throw new SallyError("PROTOCOL_VIOLATION", "an acknowledgement from the future");
     let count = 0;
-    while (count < this.#unacked.length && this.#unacked[count]!.sequence <= sequence) count++; // count is in range
+    for (const message of this.#unacked) {
+      if (message.sequence > sequence) break;
+      this.#unackedBytes -= message.payload.length;
+      count++;
+    }
     if (count > 0) this.#unacked = this.#unacked.slice(count);
   }
 }

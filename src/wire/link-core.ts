@@ -71,7 +71,7 @@ export class LinkCore implements Link, LaneHost {
     this.budget = options.budget;
     this.schedule = options.schedule ?? queueMicrotask;
     this.opensOdd = setup.isDialler;
-    this.#control = new ControlChannel(this.limits.controlUnackedMax);
+    this.#control = new ControlChannel(this.limits.controlUnackedMax, this.limits.laneControlQueueBytes);
     this.#admission = new StreamAdmission(this);
     this.#liveness = new Liveness({
       clock: this.clock,
