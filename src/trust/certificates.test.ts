@@ -250,7 +250,7 @@ describe("a CA", () => {
 
   test("and its certificates satisfy OpenSSL", async () => {
     if (spawnSync("openssl", ["version"]).status !== 0) return; // not everywhere
-    const { mkdtempSync, writeFileSync } = await import("node:fs");
+    const { mkdtempSync, rmSync, writeFileSync } = await import("node:fs");
     const folder = mkdtempSync("/tmp/sally-trust-");
     writeFileSync(`${folder}/ca.pem`, pems.certificatePem);
     writeFileSync(`${folder}/node.pem`, encodePem("CERTIFICATE", await issue({ role: "node", tokenId: undefined })));
@@ -266,6 +266,7 @@ describe("a CA", () => {
     expect(check("sslclient", "node.pem")).toBe(0);
     expect(check("sslclient", "agent.pem")).toBe(0);
     expect(check("sslserver", "agent.pem")).not.toBe(0);
+    rmSync(folder, { recursive: true });
   });
 });
 
