@@ -163,15 +163,15 @@ async function bulk(options: Case): Promise<string> {
     };
   });
   const stream = node.open({ tunnel: "demo", protocol: "raw" });
-  let isRunning = true;
+  const state = { isRunning: true };
   const pump = (): void => {
-    while (isRunning && stream.write(bulkChunk));
+    while (state.isRunning && stream.write(bulkChunk));
   };
   stream.handler = { onData() {}, onEnd() {}, onDrain: pump, onClose() {} };
   pump();
   const start = performance.now();
   await Bun.sleep(durationMs);
-  isRunning = false;
+  state.isRunning = false;
   const rate = received / (performance.now() - start) / 1_000;
   stop();
   return `${rate.toFixed(0)} MB/s`;
