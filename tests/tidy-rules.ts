@@ -10,7 +10,8 @@ export const rooms: Readonly<Record<string, Room>> = {
   core: { floor: 0, isPortable: true },
   http: { floor: 1, isPortable: true },
   wire: { floor: 1, isPortable: true },
-  ports: { floor: 1, isPortable: true },
+  /** Interfaces only: below the rooms that speak in them. */
+  ports: { floor: 0.5, isPortable: true },
   api: { floor: 1, isPortable: true },
   config: { floor: 1, isPortable: true },
   trust: { floor: 1, isPortable: true },

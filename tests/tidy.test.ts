@@ -25,14 +25,16 @@ async function readSources(): Promise<SourceFile[]> {
   for await (const path of new Glob("src/**/*.{ts,tsx}").scan(root)) {
     const text = await Bun.file(join(root, path)).text();
     const imports = [
-      ...text.matchAll(/(?:^|\n)\s*(?:import|export)\b[^;"']*?["']([^"']+)["']|import\(\s*["']([^"']+)["']/g),
+      ...text.matchAll(
+        /(?:^|\n)(?:import|export)\s[^;"'`]*?\sfrom\s+["']([^"']+)["']|(?:^|\n)import\s+["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']/g,
+      ),
     ];
     files.push({
       path,
       room: path.split("/")[1] ?? "",
       isTest: path.endsWith(".test.ts"),
       text,
-      imports: imports.map((match) => match[1] ?? match[2] ?? ""),
+      imports: imports.map((match) => match[1] ?? match[2] ?? match[3] ?? ""),
     });
   }
   return files;
@@ -40,10 +42,11 @@ async function readSources(): Promise<SourceFile[]> {
 
 const sources = await readSources();
 
-/** `src/a/b.ts` importing `../c/d.ts` gives room `c`; undefined for packages. */
+/** `src/a/b.ts` importing `../c/d.ts` gives room `c`; undefined for packages and files above `src`. */
 function roomOf(file: SourceFile, specifier: string): string | undefined {
   if (!specifier.startsWith(".")) return undefined;
-  return relative("src", normalize(join(dirname(file.path), specifier))).split("/")[0];
+  const room = relative("src", normalize(join(dirname(file.path), specifier))).split("/")[0];
+  return room === ".." ? undefined : room; // package.json
 }
 
 describe("floors", () => {

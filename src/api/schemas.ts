@@ -4,6 +4,7 @@
  */
 
 import { z } from "zod";
+import { limits } from "../core/limits.ts";
 
 const base64 = z
   .string()
@@ -65,8 +66,8 @@ export const tokenCreate = z.strictObject({
   label: z.string().min(1).max(100),
   /** Whose names its agents claim; `owner` when absent. */
   identity: identityText.optional(),
-  names: z.array(namePattern).max(100).default([]),
-  ports: z.array(z.int().min(1).max(65_535)).max(100).default([]),
+  names: z.array(namePattern).max(limits.tokenPatternsMax).default([]),
+  ports: z.array(z.int().min(1).max(65_535)).max(limits.tokenPatternsMax).default([]),
   expiresMs: timeMs.optional(),
 });
 

@@ -7,7 +7,6 @@ import { createEnrolClient, fetchCa, type IssuedCertificate } from "../api/enrol
 import { hexEncode, utf8Encode } from "../core/bytes.ts";
 import { systemClock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
-import { limits } from "../core/limits.ts";
 import { certificateTimes, verifyCertificate, loadCaCertificate } from "../trust/certificates.ts";
 import { parseJoinToken } from "../trust/join-token.ts";
 import { exportPrivateKey, generateKeyPair, importKeyPair, sha256, signBytes } from "../trust/key-pair.ts";
@@ -80,12 +79,6 @@ export async function renew({ edge, state, signal }: EnrolOptions, held: HeldCre
   const credential = await keep({ caPem, caFingerprint, keyPem, issued });
   await state.writeCredential(held.key, credential);
   return { key: held.key, credential };
-}
-
-/** When half of the certificate's life is over, as a wall-clock time. */
-export function renewalMs(credential: Credential): number {
-  const { notBeforeMs, notAfterMs } = certificateTimes(decodePem("CERTIFICATE", credential.certificatePem));
-  return notBeforeMs + limits.certificateBackdateMs + (notAfterMs - notBeforeMs - limits.certificateBackdateMs) / 2;
 }
 
 async function fresh(options: EnrolOptions, key: string, credential: Credential): Promise<Credential> {

@@ -46,4 +46,3 @@ export const agentConfigSchema = z
 
 export type TunnelSettings = z.output<typeof tunnelConfigSchema>;
 export type AgentConfig = z.output<typeof agentConfigSchema>;
-export type AgentConfigInput = z.input<typeof agentConfigSchema>;

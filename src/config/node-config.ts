@@ -92,4 +92,3 @@ export const nodeConfigSchema = z
   .strict();
 
 export type NodeConfig = z.output<typeof nodeConfigSchema>;
-export type NodeConfigInput = z.input<typeof nodeConfigSchema>;

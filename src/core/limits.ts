@@ -62,7 +62,6 @@ export const limits = {
   keepAliveIdleMs: 75_000,
   drainedEarlyReplyBytes: 64 * 1024,
   replayBodyBytes: 64 * 1024,
-  pipelinedRequests: 32,
   connectionsPerVisitor: 20_000,
   connections: 50_000,
 
