@@ -41,6 +41,8 @@ export interface DialledStream extends Duplex {
   readonly deliveredBytes: number | undefined;
   /** True once the agent said OPENED, or sent data. */
   readonly isOpened: boolean;
+  /** Bytes on the way in both directions of the lane that carries it; undefined where there are no lanes. */
+  readonly laneLoadBytes?: number | undefined;
 }
 
 /** A handler that ignores everything, for the moment between two owners. */

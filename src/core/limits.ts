@@ -25,7 +25,8 @@ export const limits = {
   /** Streams that a peer may open and reset, or open over a limit: so many at once, and so many a second. */
   streamChurnBurst: 10_000,
   streamChurnPerSecond: 1_000,
-  processWindowBudgetBytes: 512 * 1024 * 1024,
+  /** 64 KiB for each of 10,000 idle streams, and a quarter kept for new ones. */
+  processWindowBudgetBytes: 1024 * 1024 * 1024,
   openWaitersMax: 1_000,
   openWaitMs: 5_000,
   pingAfterMs: 2_000,

@@ -27,6 +27,7 @@ export interface SeenRequest {
 class EdgeSide extends MemoryDuplex implements DialledStream {
   deliveredBytes: number | undefined;
   isOpened = true;
+  laneLoadBytes = 0;
 }
 
 export interface OriginScript {

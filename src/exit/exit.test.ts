@@ -355,6 +355,26 @@ describe("links", () => {
     expect(link.closeError?.code).toBe("CERTIFICATE_REVOKED");
   });
 
+  test("a revoked peer gets no new stream, even before its link is closed", async () => {
+    let verdict: boolean | Promise<boolean> = false;
+    const { exit, linkUp } = setUp({ isRevoked: () => verdict });
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    const dial = (): string => {
+      try {
+        exit.dialer.dial({ tunnel: "demo", protocol: "http" });
+        return "carried";
+      } catch (error) {
+        return error instanceof SallyError ? error.code : "bug";
+      }
+    };
+    expect(dial()).toBe("carried");
+    verdict = true;
+    expect(dial()).toBe("TUNNEL_OFFLINE");
+    verdict = Promise.reject(new Error("disk"));
+    expect(dial()).toBe("carried"); // the regular check of live links decides
+  });
+
   test("an unreadable registry keeps live links, and the check goes on", async () => {
     let broken = true;
     const { linkUp, clock } = setUp({

@@ -103,6 +103,7 @@ class ExitNode implements Exit {
       clock,
       certificateGraceMs: this.#certificateGraceMs,
       isNodeDraining: () => this.#isDraining,
+      isRevoked: (peer) => options.isRevoked(peer),
       random: options.random ?? Math.random,
     });
     this.directory = { lookup: (name) => this.#table.entry(name) ?? options.findReserved(name) };

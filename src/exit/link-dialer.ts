@@ -1,10 +1,11 @@
 /**
  * The exit's side of `Dialer`: picks one of a tunnel's links for each new stream and opens it. The access rule is
- * checked here, on every stream, not only when the link was set up (DESIGN §5). It prefers links whose origin is up,
+ * checked here, on every stream, not only when the link was set up. It prefers links whose origin is up,
  * then takes the better of two random ones by streams over headroom.
  */
 
 import type { Clock } from "../core/clock.ts";
+import type { PeerIdentity } from "../core/identity.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Dialer, DialRequest, DialResult } from "../ports/dialer.ts";
 import type { Membership, TunnelTable } from "./tunnel-table.ts";
@@ -15,6 +16,8 @@ export interface LinkDialerOptions {
   /** How long a link may carry new streams after its certificate expired, while it has not renewed. */
   readonly certificateGraceMs: number;
   readonly isNodeDraining: () => boolean;
+  /** Asked for every stream; a peer that cannot be judged at once is left to the regular check of live links. */
+  readonly isRevoked: (peer: PeerIdentity) => boolean | Promise<boolean>;
   /** 0 up to 1, exclusive. */
   readonly random: () => number;
 }
@@ -49,11 +52,24 @@ function dial(options: LinkDialerOptions, request: DialRequest): DialResult {
   throw new SallyError(options.isNodeDraining() ? "DRAINING" : "TUNNEL_OFFLINE", undefined, { cause: failure });
 }
 
-/** The access rule: the link holds the name (it is a member), is not being closed, and its certificate is current. */
-function mayCarry({ clock, certificateGraceMs }: LinkDialerOptions, { state }: Membership): boolean {
-  return (
-    !state.isDraining && !state.link.isDraining && clock.wallMs() <= state.link.peer.notAfterMs + certificateGraceMs
-  );
+/** The access rule: the link holds the name (it is a member), is not leaving, its certificate is current and valid. */
+function mayCarry(options: LinkDialerOptions, { state }: Membership): boolean {
+  const { link } = state;
+  if (state.isDraining || link.isDraining) return false;
+  const isCurrent = options.clock.wallMs() <= link.peer.notAfterMs + options.certificateGraceMs;
+  return isCurrent && !isKnownRevoked(options, link.peer);
+}
+
+/** What cannot be read, or not at once, is judged and reported by the regular check of live links. */
+function isKnownRevoked({ isRevoked }: LinkDialerOptions, peer: PeerIdentity): boolean {
+  try {
+    const verdict = isRevoked(peer);
+    if (typeof verdict === "boolean") return verdict;
+    verdict.catch(() => undefined);
+  } catch {
+    return false;
+  }
+  return false;
 }
 
 function preambleOf({ tunnel, protocol, visitor }: DialRequest) {

@@ -1,5 +1,5 @@
 /**
- * Which links serve which name, and who gives way to whom (DESIGN §5). A slot is identity + installation + name: the
+ * Which links serve which name, and who gives way to whom. A slot is identity + installation + name: the
  * newer process of a slot replaces the older, a newer link of the same process takes over silently, and another
  * installation is let in only when both share. Pure state: nothing here sends, closes or waits.
  */

@@ -608,6 +608,41 @@ describe("authentication of the connection", () => {
   });
 });
 
+describe("of the idle streams", () => {
+  /** Three streams that idle at once. */
+  async function withThreeIdle(): Promise<TestRig> {
+    const rig = new TestRig({ onRequest() {} });
+    const asked = [rig.ask(), rig.ask(), rig.ask()];
+    await settle();
+    for (const side of rig.origin.streams) side.say(ok);
+    await Promise.all(asked);
+    await settle();
+    expect(rig.client.idleCount("demo")).toBe(3);
+    rig.origin.script.onRequest = (_request, side) => void side.say(ok);
+    return rig;
+  }
+  const load = (rig: TestRig, ...bytes: number[]): void =>
+    rig.origin.streams.forEach((side, i) => (side.edge.laneLoadBytes = bytes[i] ?? 0));
+
+  test("the one on the least loaded lane is taken, the last used among equals", async () => {
+    const rig = await withThreeIdle();
+    load(rig, 500, 10, 2_000);
+    await rig.ask();
+    expect(rig.origin.requests.at(-1)?.stream).toBe(2);
+    load(rig, 0, 0, 0);
+    await rig.ask();
+    await rig.ask();
+    expect(rig.origin.requests.slice(-2).map((request) => request.stream)).toEqual([2, 2]);
+  });
+
+  test("none is taken while all are behind bulk: a new stream may open on another lane", async () => {
+    const rig = await withThreeIdle();
+    load(rig, 70_000, 80_000, 90_000);
+    await rig.ask();
+    expect(rig.origin.streams.length).toBe(4);
+  });
+});
+
 describe("a probe", () => {
   test("has a stream of its own that is not pooled, and carries its nonce", async () => {
     const rig = new TestRig();

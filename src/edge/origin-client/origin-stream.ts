@@ -110,6 +110,11 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
     this.#stream.handler = this;
   }
 
+  /** Bytes on the way on the stream's lane: the fewer, the less a request waits for others. */
+  get laneLoadBytes(): number {
+    return this.#stream.laneLoadBytes ?? 0;
+  }
+
   /** Takes a free stream for one request; `nowMs` is now. */
   begin(user: StreamUser, nowMs: number): void {
     this.#state = "busy";

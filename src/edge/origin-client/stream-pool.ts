@@ -1,6 +1,6 @@
 /**
- * The streams that wait for another request, by tunnel. The one used last goes first, so the others grow old and
- * retire; a stream that authenticated its visitor waits apart and serves that visitor's connection only.
+ * The streams that wait for another request, by tunnel. Of those on the least loaded lane the one used last goes first,
+ * so the others grow old and retire; a stream that authenticated its visitor waits apart and serves that visitor's connection only.
  */
 
 import type { Clock } from "../../core/clock.ts";
@@ -18,6 +18,12 @@ export interface StreamPoolOptions {
 }
 
 const retiredLinksMax = 1_024;
+/** Idle streams that are compared by the load of their lanes. */
+const streamsLookedAt = 64;
+/** A lane with more on the way than this carries bulk. */
+const bulkLoadBytes = 64 * 1024;
+/** With so many idle streams behind bulk, one of them is taken all the same. */
+const idleBehindBulkMax = 64;
 
 export class StreamPool implements StreamKeeper {
   readonly #clock: Clock;
@@ -124,17 +130,35 @@ export class StreamPool implements StreamKeeper {
 
   #pop(idle: OriginStream[] | undefined, tunnel: TunnelEntry, nowMs: number): OriginStream | undefined {
     if (idle === undefined) return undefined;
-    for (let i = idle.length - 1; i >= 0; i--) {
+    let best: OriginStream | undefined;
+    let bestAt = -1;
+    let bestLoad = Infinity;
+    let looks = streamsLookedAt;
+    for (let i = idle.length - 1; i >= 0 && looks > 0; i--) {
       const stream = idle[i]!; // i is in range: retiring removes this one only
       if (stream.tunnel !== tunnel.name) continue; // a visitor's own streams may be for several tunnels
-      if (stream.dueMs > nowMs && stream.originLabel === tunnel.originLabel) {
-        if (i === idle.length - 1) idle.pop();
-        else idle.splice(i, 1);
-        return stream;
+      if (stream.dueMs <= nowMs || stream.originLabel !== tunnel.originLabel) {
+        stream.retire();
+        if (best !== undefined) bestAt--; // it stood behind the one that went
+        continue;
       }
-      stream.retire();
+      looks--;
+      const load = stream.laneLoadBytes;
+      if (load >= bestLoad) continue;
+      best = stream;
+      bestAt = i;
+      bestLoad = load;
+      if (load === 0) break;
     }
-    return undefined;
+    if (best === undefined || this.#isWorthDialling(bestLoad, idle)) return undefined;
+    if (bestAt === idle.length - 1) idle.pop();
+    else idle.splice(bestAt, 1);
+    return best;
+  }
+
+  /** Every idle stream looked at is behind bulk: a new one may open on a lane that is not. */
+  #isWorthDialling(bestLoad: number, idle: readonly OriginStream[]): boolean {
+    return bestLoad > bulkLoadBytes && idle.length < idleBehindBulkMax;
   }
 
   #retire(isUnwanted: (stream: OriginStream) => boolean): void {
