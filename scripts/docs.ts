@@ -46,8 +46,9 @@ function typeText(schema: JsonSchema): string {
 function settingsTable(schema: z.ZodType): string {
   const json = z.toJSONSchema(schema, { io: "input" }) as JsonSchema; // the shape of JSON Schema that is read here
   const rows = Object.entries(json.properties ?? {}).map(([name, field]) => {
-    const fallback =
-      field.default === undefined || typeof field.default === "object" ? "" : `\`${String(field.default)}\``;
+    const fallback = ["string", "number", "boolean"].includes(typeof field.default)
+      ? `\`${JSON.stringify(field.default).replaceAll('"', "")}\``
+      : "";
     return `| \`${name}\` | ${typeText(field)} | ${fallback} | ${field.description ?? ""} |`;
   });
   return `| setting | type | default | meaning |\n|---|---|---|---|\n${rows.join("\n")}`;

@@ -4,6 +4,7 @@ import type { NodeView } from "../control/admin-handler.ts";
 import { formatAddress } from "../core/address.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Exit } from "../exit/exit.ts";
+import type { LinkInfo } from "../exit/link-info.ts";
 import type { WindowBudget } from "../wire/window-budget.ts";
 import { version } from "./version.ts";
 
@@ -40,68 +41,61 @@ function formatMetrics(metrics: readonly Metric[]): string {
 }
 
 export function createNodeView(options: NodeViewOptions): NodeView {
-  const { exit, clock, domain, budget, counters, publicUrl, connectionCount, isReady, closeTunnel } = options;
+  const { exit, clock, domain, publicUrl, isReady, closeTunnel } = options;
   const startedMs = clock.wallMs();
-  const agentsOf = (name: string): number =>
-    exit()
-      .links()
-      .filter((link) => link.names.includes(name)).length;
-  const streams = (): number =>
-    exit()
-      .links()
-      .reduce((total, link) => total + link.streams, 0);
-  const tunnels = (): number =>
-    new Set(
-      exit()
-        .links()
-        .flatMap((link) => link.names),
-    ).size;
   return {
     isReady,
     closeTunnel,
-    status: () => ({
-      version,
-      domain,
-      startedMs,
-      isReady: isReady(),
-      links: exit().links().length,
-      tunnels: tunnels(),
-      streams: streams(),
-    }),
+    status: () => ({ version, domain, startedMs, isReady: isReady(), ...totalsOf(exit().links()) }),
     links: () =>
       exit()
         .links()
-        .map((link) => ({
-          id: link.id,
-          identity: link.identity,
-          installation: link.installation,
-          transport: link.transport,
-          remote: formatAddress(link.remote),
-          names: [...link.names],
-          streams: link.streams,
-          sinceMs: Math.round(clock.wallMs() - link.connectedForMs),
-          ...(link.rttMs === undefined ? {} : { rttMs: link.rttMs }),
+        .map(({ id, identity, installation, transport, remote, names, streams, connectedForMs, rttMs }) => ({
+          id,
+          identity,
+          installation,
+          transport,
+          remote: formatAddress(remote),
+          names: [...names],
+          streams,
+          sinceMs: Math.round(clock.wallMs() - connectedForMs),
+          ...(rttMs === undefined ? {} : { rttMs }),
         })),
     liveTunnel(name) {
       const entry = exit().directory.lookup(name);
       if (entry === undefined || entry instanceof Promise || entry.state !== "live") return undefined;
-      return { url: publicUrl(name), origin: entry.originLabel, agents: agentsOf(name) };
+      const agents = exit()
+        .links()
+        .filter((link) => link.names.includes(name)).length;
+      return { url: publicUrl(name), origin: entry.originLabel, agents };
     },
-    metrics: () =>
-      formatMetrics([
-        gauge("sally_up_seconds", "Seconds since the node started.", (clock.wallMs() - startedMs) / 1_000),
-        counter("sally_requests_total", "Requests that reached the edge.", counters.requests),
-        gauge("sally_visitor_connections", "Open connections of visitors.", connectionCount()),
-        gauge("sally_links", "Links of agents.", exit().links().length),
-        counter("sally_links_opened_total", "Links that were accepted.", counters.linksOpened),
-        counter("sally_handshakes_failed_total", "Links that were refused.", counters.handshakesFailed),
-        gauge("sally_tunnels", "Names that are served now.", tunnels()),
-        gauge("sally_streams", "Open streams to origins.", streams()),
-        gauge("sally_window_bytes", "Memory granted to credit windows.", budget.usedBytes),
-        gauge("process_resident_memory_bytes", "Resident memory.", process.memoryUsage.rss()),
-        counter("process_cpu_seconds_total", "User and system CPU time.", cpuSeconds()),
-      ]),
+    metrics: () => formatMetrics(nodeMetrics(options, startedMs)),
   };
+}
+
+function totalsOf(links: readonly LinkInfo[]): { links: number; tunnels: number; streams: number } {
+  return {
+    links: links.length,
+    tunnels: new Set(links.flatMap((link) => link.names)).size,
+    streams: links.reduce((total, link) => total + link.streams, 0),
+  };
+}
+
+function nodeMetrics({ exit, clock, budget, counters, connectionCount }: NodeViewOptions, startedMs: number): Metric[] {
+  const { links, tunnels, streams } = totalsOf(exit().links());
+  return [
+    gauge("sally_up_seconds", "Seconds since the node started.", (clock.wallMs() - startedMs) / 1_000),
+    counter("sally_requests_total", "Requests that reached the edge.", counters.requests),
+    gauge("sally_visitor_connections", "Open connections of visitors.", connectionCount()),
+    gauge("sally_links", "Links of agents.", links),
+    counter("sally_links_opened_total", "Links that were accepted.", counters.linksOpened),
+    counter("sally_handshakes_failed_total", "Links that were refused.", counters.handshakesFailed),
+    gauge("sally_tunnels", "Names that are served now.", tunnels),
+    gauge("sally_streams", "Open streams to origins.", streams),
+    gauge("sally_window_bytes", "Memory granted to credit windows.", budget.usedBytes),
+    gauge("process_resident_memory_bytes", "Resident memory.", process.memoryUsage.rss()),
+    counter("process_cpu_seconds_total", "User and system CPU time.", cpuSeconds()),
+  ];
 }
 
 function gauge(name: string, help: string, value: number): Metric {

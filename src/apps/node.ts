@@ -69,7 +69,7 @@ export async function startNode(config: NodeConfig, deps: NodeDeps): Promise<Run
     await node.start();
     return node;
   } catch (error) {
-    await registry.close();
+    registry.close();
     throw error;
   }
 }

@@ -77,7 +77,13 @@ const redrawMs = 250;
 
 /** Redraws the screen in place until closed; the last state stays on the terminal. */
 export class LiveStatus {
-  readonly #options: { clock: Clock; paint: Paint; read(): StatusModel; columns(): number; write(text: string): void };
+  readonly #options: {
+    clock: Clock;
+    paint: Paint;
+    read: () => StatusModel;
+    columns: () => number;
+    write: (text: string) => void;
+  };
   #drawn = 0;
   #timer: Timer | undefined;
 

@@ -44,7 +44,7 @@ export function createPaint(hasColor: boolean): Paint {
 
 /** Control characters would let a visitor's request line move the cursor or hide text. */
 export function printable(text: string): string {
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\uFFFD");
+  return text.replace(/\p{Cc}/gu, "\uFFFD");
 }
 
 function formatFields(fields: LogFields): string {
@@ -58,7 +58,7 @@ function formatFields(fields: LogFields): string {
 }
 
 /** Log lines for people, or JSON objects, through `write`. */
-export function createSink(options: { isJson: boolean; paint: Paint; write(line: string): void }): LogSink {
+export function createSink(options: { isJson: boolean; paint: Paint; write: (line: string) => void }): LogSink {
   const { isJson, paint, write } = options;
   const tags: Record<LogLevel, string> = {
     debug: paint.dim("debug"),
@@ -76,14 +76,19 @@ export function createSink(options: { isJson: boolean; paint: Paint; write(line:
   };
 }
 
+/** Bun leaves `isTTY` undefined where Node says false. */
+function isTerminal(stream: { readonly isTTY?: boolean }): boolean {
+  return stream.isTTY ?? false;
+}
+
 export function createOutput(options: { isJson: boolean; noColor: boolean }): Output {
   const { isJson, noColor } = options;
-  const paint = createPaint(!noColor && process.stdout.isTTY === true);
-  const logPaint = createPaint(!noColor && process.stderr.isTTY === true);
+  const paint = createPaint(!noColor && isTerminal(process.stdout));
+  const logPaint = createPaint(!noColor && isTerminal(process.stderr));
   const sink = createSink({ isJson, paint: logPaint, write: (line) => void process.stderr.write(line) });
   return {
     isJson,
-    isLive: !isJson && process.stdout.isTTY === true,
+    isLive: !isJson && isTerminal(process.stdout),
     paint,
     event(value) {
       if (isJson) process.stdout.write(`${JSON.stringify(value)}\n`);

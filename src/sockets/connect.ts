@@ -11,7 +11,7 @@ import { knownAddresses, resolveHost } from "./resolve-host.ts";
 import { staggered } from "./staggered.ts";
 import type { TlsClientOptions } from "./tls-options.ts";
 
-export type { ConnectedSocket, ConnectedTls } from "./open-raw.ts";
+export type { ConnectedSocket } from "./open-raw.ts";
 
 export type SocketTarget =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
