@@ -68,7 +68,6 @@ export const welcomeSchema = z.object({
   lanesMax: z.int().min(1),
 });
 
-type Hello = z.infer<typeof helloSchema>;
 export type Challenge = z.infer<typeof challengeSchema>;
 
 /** What both sides sign. */
