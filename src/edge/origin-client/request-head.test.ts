@@ -228,6 +228,13 @@ describe("the target for the origin", () => {
     ["*", "", "*"],
   ];
   for (const [target, prefix, expected] of cases) {
-    test(`of ${target} behind "${prefix}" is ${expected}`, () => expect(originTarget(target, prefix)).toBe(expected));
+    test(`of ${target} behind "${prefix}" is ${expected}`, () =>
+      expect(originTarget({ method: "GET", target }, prefix)).toBe(expected));
   }
+
+  test("of OPTIONS for a whole host is *, whatever the prefix", () => {
+    expect(originTarget({ method: "OPTIONS", target: "http://demo.localhost:8080" }, "/p")).toBe("*");
+    expect(originTarget({ method: "OPTIONS", target: "http://demo.localhost:8080/" }, "")).toBe("/");
+    expect(originTarget({ method: "OPTIONS", target: "http://demo.localhost:8080?q" }, "")).toBe("/?q");
+  });
 });

@@ -3,7 +3,7 @@
  * what belongs to the visitor's connection, what frames the body and what says who asks is written anew.
  */
 
-import type { Exchange } from "../../http/exchange.ts";
+import type { Exchange, RequestHead } from "../../http/exchange.ts";
 import { HeaderList } from "../../http/header-list.ts";
 import { withoutHopByHop } from "../../http/http1/hop-by-hop.ts";
 import { listMembers } from "../../http/http1/field-list.ts";
@@ -88,7 +88,7 @@ class HeadPass implements OriginHead {
 
   constructor(exchange: Exchange, tunnel: TunnelEntry, keepsProbe: boolean) {
     this.method = exchange.request.method;
-    this.target = originTarget(exchange.request.target, tunnel.pathPrefix);
+    this.target = originTarget(exchange.request, tunnel.pathPrefix);
     this.#exchange = exchange;
     this.#tunnel = tunnel;
     this.#keepsProbe = keepsProbe;
@@ -198,12 +198,13 @@ function hostValue(policy: HostHeaderPolicy, asSent: string, authority: string):
 }
 
 /** The target as the origin gets it: prefix, then the visitor's bytes; scheme and host of an absolute form are cut. */
-export function originTarget(target: string, pathPrefix: string): string {
+export function originTarget({ method, target }: Pick<RequestHead, "method" | "target">, pathPrefix: string): string {
   if (target.charCodeAt(0) === 0x2f) return pathPrefix === "" ? target : pathPrefix + target;
   const schemeEnd = target.indexOf("://");
   if (schemeEnd < 0) return target; // "*"
   let pathStart = schemeEnd + 3;
   while (pathStart < target.length && !"/?".includes(target.charAt(pathStart))) pathStart++;
   const rest = target.slice(pathStart);
+  if (rest === "" && method === "OPTIONS") return "*"; // RFC 9112 §3.2.4: the last proxy says so
   return `${pathPrefix}${rest.startsWith("/") ? "" : "/"}${rest}`;
 }

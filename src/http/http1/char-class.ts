@@ -6,7 +6,10 @@
 export const tokenBit = 1;
 /** Tab, space, visible ASCII and 0x80–0xff: field values, reason phrases, chunk extensions. */
 export const textBit = 2;
-/** Visible ASCII without `#`: request targets. */
+/**
+ * Visible ASCII without `#`, and 0x80–0xff: request targets. RFC 9112 wants those percent-encoded, but people type
+ * `curl http://host/größe`, origins understand it, and no parser takes such a byte for a delimiter.
+ */
 export const targetBit = 4;
 /** Letters, digits, `.`, `-`, `_`: host names. Percent-encoding and sub-delimiters have no use in a Host that we serve. */
 export const hostBit = 8;
@@ -20,7 +23,7 @@ function buildTable(): Uint8Array {
     let bits = 0;
     if (alphanumeric.test(char) || "!#$%&'*+-.^_`|~".includes(char)) bits |= tokenBit;
     if (code === 0x09 || (code >= 0x20 && code !== 0x7f)) bits |= textBit;
-    if (code > 0x20 && code < 0x7f && char !== "#") bits |= targetBit;
+    if (code > 0x20 && code !== 0x7f && char !== "#") bits |= targetBit;
     if (alphanumeric.test(char) || ".-_".includes(char)) bits |= hostBit;
     if (code >= 0x30 && code <= 0x39) bits |= digitBit;
     table[code] = bits;
