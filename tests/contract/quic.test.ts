@@ -479,3 +479,28 @@ test("nobody is told that node:quic is experimental, and other warnings still co
   expect(text).not.toContain("quic is an experimental");
   expect(text).toContain("something else");
 });
+
+test("agents that vanish do not silence the node towards the others", async () => {
+  await using world = await quicWorld({ recorder: { echoes: true } });
+  const { agent } = await world.pair();
+  const lane = await agent.openLane(never);
+  const heard = new Recorder(lane);
+  const ghosts: Duplex[] = [];
+  for (let i = 0; i < 4; i++) {
+    const relay = await udpRelay(world.listener.address);
+    const { agent: ghost, node } = await world.pair(world.connectorWith({ address: relay.address }));
+    await ghost.openLane(never);
+    await node.lane(0);
+    ghosts.push(node.pipes[0]!); // its lane is here
+    await relay[Symbol.asyncDispose](); // from now on the system answers for the port: nobody is here (ICMP)
+  }
+  const startedMs = performance.now();
+  for (let i = 1; i <= 100; i++) {
+    for (const ghost of ghosts) ghost.write(new Uint8Array(16));
+    lane.write(new Uint8Array(16));
+    await heard.until("the echo", () => heard.receivedBytes === 16 * i, 20_000);
+  }
+  // Takes 10 ms; with the pauses, of a second each, it took 5 s.
+  expect(performance.now() - startedMs).toBeLessThan(2_500);
+  for (const { session } of world.sessions) session.close(new SallyError("CANCELLED"));
+}, 60_000);

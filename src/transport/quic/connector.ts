@@ -7,6 +7,7 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { reasonOf } from "./close-codes.ts";
+import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
 import { alpn, identityOf, nodeServerName, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
 import { QuicCarrier, toAddress, type SessionLimits } from "./session.ts";
@@ -25,6 +26,7 @@ const addressesMax = 4;
 /** The UDP sockets of one process: every connection of a family shares one. Whoever creates it closes it. */
 export class QuicEndpoints {
   readonly #byFamily = new Map<"ipv4" | "ipv6", QuicEndpoint>();
+  readonly #quietened = new WeakSet<QuicEndpoint>();
 
   /** An open endpoint that can reach `family`. */
   get(quic: QuicModule, family: "ipv4" | "ipv6"): QuicEndpoint {
@@ -38,6 +40,15 @@ export class QuicEndpoints {
     endpoint.closed.catch(() => {}); // the sessions on it report it
     this.#byFamily.set(family, endpoint);
     return endpoint;
+  }
+
+  /** The socket of `family` exists now: one node that is gone must not slow down the others. */
+  opened(family: "ipv4" | "ipv6"): void {
+    const endpoint = this.#byFamily.get(family);
+    const port = endpoint?.address?.port;
+    if (endpoint === undefined || port === undefined || this.#quietened.has(endpoint)) return;
+    this.#quietened.add(endpoint);
+    ignoreIcmpErrors(port);
   }
 
   async close(): Promise<void> {
@@ -248,6 +259,7 @@ class Dialler {
         ...tuning,
       });
       raw.opened.catch(() => {});
+      endpoints.opened(address.family);
       return raw;
     } catch (error) {
       throw reasonOf(error, "CONNECT_FAILED");

@@ -5,6 +5,7 @@
  */
 
 import { closeCode } from "./close-codes.ts";
+import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
 import { alpn, identityOf, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
 import { QuicCarrier, toAddress, type SessionLimits } from "./session.ts";
@@ -132,6 +133,7 @@ class Listener implements QuicListener {
     }
     this.#endpoint = endpoint;
     this.#address = toAddress(bound);
+    ignoreIcmpErrors(bound.port);
   }
 
   async replaceTls(tls: QuicTls): Promise<void> {
