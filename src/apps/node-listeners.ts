@@ -58,7 +58,7 @@ export async function openListeners(options: ListenerOptions): Promise<NodeListe
     return listening;
   };
   const closeAll = async (): Promise<void> => {
-    acceptor.close(new SallyError("DRAINING"));
+    await acceptor.close(new SallyError("DRAINING")); // a listener resets what is still open, and the reason with it
     await Promise.allSettled(opened.map((listener) => listener.close()));
   };
   const publicOptions: Http1Options = {

@@ -147,6 +147,7 @@ class Node implements RunningNode {
     this.#isReady = false;
     this.#exit.announceDrain(graceMs);
     await this.#listeners.drainVisitors(graceMs);
+    this.#edge.close(); // idle streams of its pool would keep their links
     await this.#exit.drain(Math.min(graceMs, drainLinksMs));
     await this.close();
   }
@@ -154,8 +155,8 @@ class Node implements RunningNode {
   async close(): Promise<void> {
     this.#isReady = false;
     this.#edge.close();
+    await this.#exit.close(); // before the sockets: the links still say why they end
     await this.#listeners.close();
-    await this.#exit.close();
     this.#control.close();
     await this.#registry.close();
   }

@@ -152,6 +152,24 @@ describe("bounds", () => {
     expect((await agent.closed)?.code).toBe("CREDIT_EXCEEDED");
   });
 
+  test("an acceptor has closed only when what its sessions had queued has arrived, and takes no new ones", async () => {
+    const world = await openWorld();
+    const [agent, node] = await Promise.all([dial(world), world.nextSession()]);
+    const arrived = Promise.withResolvers<Ear>();
+    node.onLane = (lane) => arrived.resolve(new Ear(lane));
+    const ear = new Ear(await agent.openLane(never));
+    ear.holds = true;
+    const bytes = pattern(32 * 1024 * 1024, 7); // more than the system takes
+    (await arrived.promise).duplex.write(bytes);
+    node.close();
+    const closed = world.acceptor.close(new SallyError("DRAINING")).then(() => world.listener.close());
+    expect(await codeOf(dial(world))).toBe("DRAINING");
+    ear.release();
+    await closed;
+    await ear.when(() => ear.isClosed);
+    expect(ear.receivedBytes).toBe(bytes.length);
+  });
+
   test("a server that accepts and says nothing is a time-out; one that is no node is an error", async () => {
     const silent = net.createServer(() => {});
     const http = net.createServer((socket) => socket.end("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));

@@ -317,7 +317,7 @@ async function listenOverTcp(exit: Exit, tls: Tls, port: number): Promise<Listen
   return {
     port: listener.address.port,
     close: async () => {
-      acceptor.close();
+      await acceptor.close();
       await listener.close();
     },
   };

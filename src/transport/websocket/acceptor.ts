@@ -42,6 +42,7 @@ export class WebsocketLinkAcceptor {
   readonly #options: WebsocketAcceptorOptions;
   readonly #clock: Clock;
   readonly #sessions = new Map<string, WebsocketSession>();
+  #isClosing = false;
 
   constructor(options: WebsocketAcceptorOptions) {
     this.#options = options;
@@ -74,9 +75,15 @@ export class WebsocketLinkAcceptor {
     }
   }
 
-  /** Ends every session. */
-  close(error?: SallyError): void {
-    for (const session of this.#sessions.values()) session.close(error);
+  /**
+   * Takes no new session and ends every one there is; those that were closed before, or without an error, are waited for
+   * until what was queued has arrived, for at most limits.socketLingerMs.
+   */
+  async close(error?: SallyError): Promise<void> {
+    this.#isClosing = true;
+    const sessions = [...this.#sessions.values()];
+    for (const session of sessions) session.close(error);
+    await Promise.all(sessions.map((session) => session.closed)); // bounded by the linger time of each lane
   }
 
   #sessionFor(wanted: LaneRequest, request: LinkRequest): { session: WebsocketSession; isNew: boolean } {
@@ -90,6 +97,7 @@ export class WebsocketLinkAcceptor {
       if (known.laneCount >= limits.lanesPerLinkMax) throw new SallyError("STREAM_LIMIT");
       if (!known.isClosing) return { session: known, isNew: false };
     }
+    if (this.#isClosing) throw new SallyError("DRAINING");
     if (known !== undefined || wanted.lane !== 0) {
       throw new SallyError("NOT_FOUND", "this session has ended: open a new one with lane 0");
     }
