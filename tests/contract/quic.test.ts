@@ -82,6 +82,27 @@ test("a close with an error reaches the other side with its code", async () => {
   expect(record.closes.map((error) => error?.code)).toEqual(["REPLACED"]);
 });
 
+test("a node that turns a connection away at once says why, also to an agent that is just opening its lane", async () => {
+  await using world = await quicWorld({
+    listen: { onSession: (session) => session.close(new SallyError("DRAINING")) },
+  });
+  const reasons: string[] = [];
+  for (let i = 0; i < 20; i++) {
+    const lane = world.connector.connect(never).then((session) => session.openLane(never));
+    reasons.push(
+      await lane.then(
+        async (opened) => {
+          const heard = new Recorder(opened);
+          await heard.until("the end of the lane", () => heard.closes.length > 0);
+          return heard.closes[0]?.code ?? "clean";
+        },
+        (error: SallyError) => error.code,
+      ),
+    );
+  }
+  expect(new Set(reasons)).toEqual(new Set(["DRAINING"]));
+});
+
 test("a reset lane reaches the other side with its code; the other lanes stay", async () => {
   await using world = await quicWorld({ recorder: { echoes: true } });
   const { agent, node } = await world.pair();

@@ -15,7 +15,7 @@ import type { QuicStream, StreamWriter } from "node:quic";
 const drainable = Symbol.for("Stream.drainableProtocol");
 
 /** How long an end that nothing explains waits for its reason. */
-const reasonWaitMs = 100;
+export const reasonWaitMs = 100;
 
 /**
  * The first byte of each stream: it makes the stream visible to the node before the link has anything to say. The

@@ -5,7 +5,7 @@
  */
 
 import { closeCode, reasonOf } from "./close-codes.ts";
-import { confirmPreface, QuicLane, type LaneHost } from "./lane.ts";
+import { confirmPreface, QuicLane, reasonWaitMs, type LaneHost } from "./lane.ts";
 import type { QuicModule } from "./load-quic.ts";
 import type { Address } from "../../core/address.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
@@ -113,7 +113,7 @@ export class QuicCarrier implements Session, LaneHost {
 
   async openLane(signal: AbortSignal): Promise<Duplex> {
     signal.throwIfAborted();
-    if (this.isGone || this.#isClosing) throw new SallyError("LINK_LOST", "The QUIC connection is closed.");
+    if (this.isGone || this.#isClosing) throw await this.#whyClosed();
     const stream = await this.#createStream();
     if (signal.aborted) {
       stream.destroy();
@@ -195,8 +195,17 @@ export class QuicCarrier implements Session, LaneHost {
       stream.closed.catch(() => {}); // the lane reports it
       return stream;
     } catch (error) {
-      throw this.#reason ?? reasonOf(error) ?? new SallyError("LINK_LOST", undefined, { cause: error });
+      throw await this.#whyClosed(error);
     }
+  }
+
+  /** What the peer said may come a moment after the first sign that the connection is gone. */
+  async #whyClosed(cause?: unknown): Promise<SallyError> {
+    const late = Promise.withResolvers<undefined>();
+    const timer = this.clock.after(reasonWaitMs, () => late.resolve(undefined));
+    const reason = this.#reason ?? (await Promise.race([this.closed, late.promise])) ?? this.#reason;
+    timer.cancel();
+    return reason ?? new SallyError("LINK_LOST", "The QUIC connection is closed.", { cause });
   }
 
   #handUp(lane: QuicLane, receive: (lane: Duplex) => void): void {
