@@ -61,6 +61,11 @@ export const limits = {
   replyHeadBytes: 256 * 1024,
   interimReplies: 32,
   keepAliveIdleMs: 75_000,
+  /** A visitor that ended its side and waits for a silent reply is probed after this, then in growing intervals. */
+  halfCloseProbeMs: 500,
+  halfCloseProbeMaxMs: 30_000,
+  /** Probes that look like zeros before a chunk's size: so many, then none until the next chunk. */
+  halfCloseProbeZeros: 8,
   drainedEarlyReplyBytes: 64 * 1024,
   replayBodyBytes: 64 * 1024,
   connectionsPerVisitor: 20_000,

@@ -456,6 +456,27 @@ describe("early replies", () => {
     expect(async () => body!.read()).toThrow(SallyError);
   });
 
+  test("a reader that waits behind the reply gets the rest, up to the limit", async () => {
+    for (const [extra, isWhole] of [
+      [0, true],
+      [1, false],
+    ] as const) {
+      const taken: Promise<string>[] = [];
+      const { client } = connect(
+        async ({ body }) => {
+          taken.push(readAll(body).catch((thrown: SallyError) => thrown.code));
+          return reply("early");
+        },
+        { limits: { ...limits, drainedEarlyReplyBytes: 100 } },
+      );
+      await client.send(half(100 + extra));
+      expect(client.take()).toEndWith("early");
+      await client.send("x".repeat(100 + extra));
+      expect(await taken[0]).toBe(isWhole ? "x".repeat(100) : "CANCELLED");
+      expect(client.seen.ended).toBe(!isWhole);
+    }
+  });
+
   test("a refused upload says so and closes", async () => {
     const { client } = connect(async () => {
       throw new SallyError("BODY_TOO_LARGE");
@@ -486,12 +507,12 @@ describe("early replies", () => {
 
 describe("trouble", () => {
   test.each([
-    ["GET / HTTP/1.1\r\nHost: a\n\r\n", 400, "BAD_REQUEST"],
-    ["CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501, "METHOD_REFUSED"],
-    [`GET /${"a".repeat(20_000)} HTTP/1.1\r\n`, 414, "TARGET_TOO_LONG"],
-    [get("/", `X: ${"a".repeat(70_000)}\r\n`), 431, "HEADERS_TOO_LARGE"],
-    ["GET / HTTP/3.0\r\n\r\n", 505, "VERSION_UNSUPPORTED"],
-  ])("%j is answered, nothing behind it is read", async (bytes, status, code) => {
+    ["a bare LF", 400, "BAD_REQUEST", "GET / HTTP/1.1\r\nHost: a\n\r\n"],
+    ["CONNECT", 501, "METHOD_REFUSED", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"],
+    ["a long target", 414, "TARGET_TOO_LONG", `GET /${"a".repeat(20_000)} HTTP/1.1\r\n`],
+    ["a long head", 431, "HEADERS_TOO_LARGE", get("/", `X: ${"a".repeat(70_000)}\r\n`)],
+    ["another version", 505, "VERSION_UNSUPPORTED", "GET / HTTP/3.0\r\n\r\n"],
+  ])("%s is answered with %d %s, nothing behind it is read", async (_name, status, code, bytes) => {
     let calls = 0;
     const { client, far } = connect(async () => (calls++, reply("x")));
     const text = await client.send(bytes + get("/smuggled"));
@@ -655,6 +676,50 @@ describe("time", () => {
     expect(clock.pending).toBe(1);
     service.abortAll(new SallyError("DRAINING"));
     expect(clock.pending).toBe(0);
+  });
+});
+
+describe("a visitor that ended its side", () => {
+  test("is probed with 100 while its reply has not begun, in growing intervals", async () => {
+    const { client, advance } = connect(() => new Promise(() => {}));
+    await client.send(get());
+    client.duplex.end();
+    await advance(limits.halfCloseProbeMs - 500);
+    expect(client.take()).toBe("");
+    await advance(500);
+    expect(client.take()).toBe("HTTP/1.1 100 Continue\r\n\r\n");
+    await advance(60_000);
+    expect(client.take().length / "HTTP/1.1 100 Continue\r\n\r\n".length).toBe(5); // after 1.5, 3.5, 7.5, 15.5 and 31.5 s
+  });
+
+  test("is probed with zeros before a chunk's size while its reply is silent, and only so many", async () => {
+    const body = new HandBody();
+    const { client, advance } = connect(async () => reply(body));
+    await client.send(get());
+    client.duplex.end();
+    await body.give("abc");
+    client.take();
+    await advance(1_000);
+    await body.give("def");
+    expect(client.take()).toBe("03\r\ndef\r\n");
+    await advance(600_000);
+    expect(client.take()).toBe("0".repeat(limits.halfCloseProbeZeros));
+    await body.give(null);
+    expect(client.take()).toBe("0\r\n\r\n");
+    expect(client.seen.ended).toBe(true);
+  });
+
+  test("is not probed where no byte is without meaning", async () => {
+    const { client, advance } = connect(async () => reply(new HandBody(10)));
+    await client.send(get());
+    client.duplex.end();
+    client.take();
+    const old = connect(() => new Promise(() => {}));
+    await old.client.send("GET / HTTP/1.0\r\n\r\n");
+    old.client.duplex.end();
+    await advance(60_000);
+    await old.advance(60_000);
+    expect(client.take() + old.client.take()).toBe("");
   });
 });
 

@@ -5,13 +5,15 @@
 
 import { concatBytes } from "../core/bytes.ts";
 import type { Duplex, DuplexHandler } from "../core/duplex.ts";
-import { errorTable, SallyError, toSallyError } from "../core/errors.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
 import { relay } from "../core/relay.ts";
 import { emptyBody } from "../http/body.ts";
 import type { Reply, ReplyHead } from "../http/exchange.ts";
 import { HeaderList } from "../http/header-list.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
 import { encodeReplyHead } from "../http/http1/head-writer.ts";
+import { accessRecord } from "./access-record.ts";
+import { HalfCloseWatch } from "./half-close-watch.ts";
 import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
 import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
@@ -51,10 +53,11 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #isErrorReply = false;
   /** Nothing after the current reply can be trusted or is wanted. */
   #mustClose = false;
-  #droppedBytes = 0;
+  #drainedBytes = 0;
   #upgradeStream: Duplex | undefined;
   #bodyRate: BodyRate | undefined;
   readonly #queueWatch = new QueueWatch();
+  #halfClose: HalfCloseWatch | undefined;
 
   constructor(duplex: Duplex, meta: ConnectionMeta, id: number, host: ConnectionHost) {
     this.#duplex = duplex;
@@ -92,13 +95,24 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   /** The visitor ended its side: fine between requests and behind one, an abort within one. */
   #noteEnd(): void {
-    if (this.#phase === "idle" || this.#phase === "head" || this.#phase === "draining") this.#linger();
-    else if (this.#intake.isInBody) {
-      const error = new SallyError("VISITOR_GONE", "The request body broke off.");
-      if (!this.#writer.isActive) return this.abort(error);
-      this.#mustClose = true;
-      this.#intake.breakBody(error);
-    }
+    const { clock, limits } = this.#host.options;
+    if (this.#phase === "idle" || this.#phase === "head" || this.#phase === "draining") return this.#linger();
+    if (this.#phase !== "exchange") return;
+    this.#halfClose ??= new HalfCloseWatch(clock, limits);
+    this.#halfClose.start(() => this.#probe());
+    if (!this.#intake.isInBody) return;
+    const error = new SallyError("VISITOR_GONE", "The request body broke off.");
+    if (!this.#writer.isActive) return this.abort(error);
+    this.#mustClose = true;
+    this.#intake.breakBody(error);
+  }
+
+  /** Finds out whether a visitor that ended its side is still there: if not, this write brings a reset. */
+  #probe(): void {
+    if (this.#phase !== "exchange" || this.#duplex.queuedBytes > 0) return;
+    if (this.#writer.isActive) this.#writer.probe(this.#host.options.limits.halfCloseProbeZeros);
+    // RFC 9110 §15.2.1: who did not expect a 100 discards it.
+    else if (this.#request?.minorVersion === 1) this.#duplex.write(encodeReplyHead(continueHead));
   }
 
   // ---- The request ----
@@ -176,11 +190,11 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (this.#phase === "draining") this.#linger();
   }
 
-  /** Behind a reply only so much of the request is taken for the sake of the next one. */
-  bodyDropped(byteCount: number): void {
+  /** Behind a reply only so much of the request is taken: for the sake of the next one, or of who still reads it. */
+  bodyTaken(byteCount: number): void {
     if (this.#phase !== "draining") return;
-    this.#droppedBytes += byteCount;
-    if (this.#droppedBytes > this.#host.options.limits.drainedEarlyReplyBytes) this.#linger();
+    this.#drainedBytes += byteCount;
+    if (this.#drainedBytes > this.#host.options.limits.drainedEarlyReplyBytes) this.#linger();
   }
 
   // ---- The reply ----
@@ -257,8 +271,10 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#logAccess();
     this.#exchange = undefined;
     this.#servedRequests++;
-    this.#intake.body?.discard(new SallyError("CANCELLED", "The reply is complete."));
-    this.#droppedBytes = 0;
+    const { body } = this.#intake;
+    // An origin that answered early may still want the rest; who does not wait for it now will not get it.
+    if (body?.isAwaited !== true) body?.discard(new SallyError("CANCELLED", "The reply is complete."));
+    this.#drainedBytes = 0;
     if (this.#mustClose) this.#linger();
     else if (this.#intake.isInBody) this.#enter("draining");
     else this.#next();
@@ -289,6 +305,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#exchange = undefined;
     this.#request = undefined; // upgraded connections live long: keep nothing
     this.#enter("upgraded");
+    this.#halfClose?.stop();
     this.#upgradeStream = stream;
     relay(this.#duplex, stream, (error) => this.#release(error ?? new SallyError("VISITOR_GONE")));
     const early = this.#intake.pendingBytes;
@@ -318,6 +335,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #release(error: SallyError): void {
     if (this.#phase === "closed") return;
     this.#phase = "closed";
+    this.#halfClose?.stop();
     this.#logAccess(error);
     const exchange = this.#exchange;
     this.#exchange = undefined;
@@ -337,19 +355,8 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     const { accessLog, clock } = this.#host.options;
     const exchange = this.#exchange;
     if (accessLog === undefined || exchange === undefined) return;
-    const hasReply = error === undefined || this.#writer.isActive;
-    accessLog({
-      id: exchange.id,
-      method: exchange.request.method,
-      target: exchange.request.target,
-      host: exchange.authority,
-      status: hasReply ? this.#writer.status : errorTable.VISITOR_GONE.status,
-      bytesIn: this.#intake.body?.receivedBytes ?? 0,
-      bytesOut: hasReply ? this.#writer.bytesOut : 0,
-      durationMs: clock.nowMs() - exchange.startedMs,
-      visitor: this.visitor.remote,
-      error: error?.code,
-    });
+    const bytesIn = this.#intake.body?.receivedBytes ?? 0;
+    accessLog(accessRecord({ exchange, writer: this.#writer, bytesIn, error, nowMs: clock.nowMs() }));
   }
 
   // ---- Time ----

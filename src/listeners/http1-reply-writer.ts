@@ -31,12 +31,15 @@ const joinBelowBytes = 16 * 1024;
 const closeFields: readonly string[] = ["Connection", "close"];
 const keepAliveFields: readonly string[] = ["Connection", "keep-alive"];
 const noFields: readonly string[] = [];
+const zero = new Uint8Array([0x30]);
 
 export class ReplyWriter {
   readonly #duplex: Duplex;
   readonly #owner: ReplyOwner;
   #body: Body | undefined;
   #isChunked = false;
+  /** Zeros that stand before the next chunk's size already. */
+  #zeros = 0;
   #mustClose = false;
   #isBlocked = false;
   #isReading = false;
@@ -69,6 +72,7 @@ export class ReplyWriter {
     assert(this.#body === undefined && head.status >= 200, "one final reply at a time");
     this.status = head.status;
     this.bytesOut = 0;
+    this.#zeros = 0;
     this.#isBlocked = false;
     this.#body = body;
     try {
@@ -87,6 +91,16 @@ export class ReplyWriter {
     if (!this.#isBlocked) return;
     this.#isBlocked = false;
     if (this.#body !== undefined && !this.#isReading) this.#pumpSafely();
+  }
+
+  /**
+   * Sends a byte that means nothing, where the framing knows one: a zero before the next chunk's size (RFC 9112 §7.1).
+   * At most `zerosMax` of them stand before one chunk.
+   */
+  probe(zerosMax: number): void {
+    if (!this.#isChunked || this.#pendingHead !== undefined || this.#isBlocked || this.#zeros >= zerosMax) return;
+    this.#zeros++;
+    this.#write(zero);
   }
 
   /** The visitor is gone. */
@@ -175,6 +189,7 @@ export class ReplyWriter {
       if (this.#leftBytes < 0) throw new SallyError("ORIGIN_BAD_REPLY", "The reply is longer than its Content-Length.");
     }
     const bytes = this.#isChunked ? encodeChunk(piece) : piece;
+    this.#zeros = 0;
     const joins = this.#pendingHead !== undefined && bytes.length <= joinBelowBytes;
     this.#flushHead(joins ? bytes : undefined);
     if (!joins) this.#write(bytes);

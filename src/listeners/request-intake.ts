@@ -6,7 +6,7 @@
 
 import { concatBytes } from "../core/bytes.ts";
 import type { Duplex } from "../core/duplex.ts";
-import { type SallyError, toSallyError } from "../core/errors.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import { type BodyDecoder, ChunkedDecoder, LengthDecoder } from "../http/http1/body-decoder.ts";
 import { type BodyOwner, BodyQueue } from "../http/http1/body-queue.ts";
@@ -25,8 +25,8 @@ export interface IntakeOwner {
   bodyComplete(): void;
   /** The body is malformed; its reader has been told. */
   bodyBroken(): void;
-  /** So many bytes of the body came in after it was dropped. */
-  bodyDropped(byteCount: number): void;
+  /** So many bytes of the body came in. */
+  bodyTaken(byteCount: number): void;
 }
 
 /** waiting: reads heads. paused: a request is complete, further bytes wait. dropping: everything that comes is dropped. */
@@ -95,9 +95,10 @@ export class RequestIntake implements BodyOwner {
     this.body?.fail(error);
   }
 
-  /** From now on everything that comes is dropped. */
+  /** From now on everything that comes is dropped; who still reads the body gets an error. */
   drop(): void {
     this.#mode = "dropping";
+    this.body?.discard(new SallyError("CANCELLED", "The rest of the request is not wanted."));
     this.#decoder = undefined;
     for (const chunk of this.#pending.splice(0)) this.#duplex.consume(chunk.length);
   }
@@ -201,7 +202,7 @@ export class RequestIntake implements BodyOwner {
     }
     const framingBytes = end - from - (body.receivedBytes - before);
     if (framingBytes > 0) this.#duplex.consume(framingBytes);
-    if (body.isCancelled) this.#owner.bodyDropped(end - from);
+    this.#owner.bodyTaken(end - from);
     if (decoder.isDone && this.#decoder === decoder) {
       this.#decoder = undefined;
       this.#mode = "paused";
