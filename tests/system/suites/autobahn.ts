@@ -103,8 +103,8 @@ async function run(entry: Entry, environment: SuiteEnvironment): Promise<SuiteRe
 async function explain(name: string, outcome: Outcome, { scratch }: SuiteEnvironment): Promise<string> {
   const pattern = new Glob(`client-*/reports/tested_case_${name.replaceAll(".", "_")}.json`);
   const [file] = await Array.fromAsync(pattern.scan({ cwd: scratch, absolute: true }));
-  const report = file === undefined ? {} : ((await Bun.file(file).json()) as Readonly<Record<string, unknown>>); // the suite's own format
-  const reasons = ["result", "resultClose", "wasNotCleanReason"].map((field) => String(report[field] ?? ""));
+  const report = file === undefined ? {} : ((await Bun.file(file).json()) as Readonly<Record<string, string | null>>); // the suite's own format
+  const reasons = ["result", "resultClose", "wasNotCleanReason"].map((field) => report[field] ?? "");
   return `case ${name}: ${outcome.behavior}, close ${outcome.behaviorClose} (${reasons.join("; ")})`;
 }
 

@@ -113,6 +113,7 @@ async function main(): Promise<number> {
     }
     const revision = await revisionOf(place.checkout);
     for (const target of selection.targets) {
+      if (suite.needsFront === true && target.isOriginAlone === true) continue;
       process.stderr.write(`== ${suite.title} against ${target.title}\n`);
       const result = await runOne(suite, target, place);
       process.stderr.write(`${result.summary}\n${result.failures.slice(0, 20).join("\n")}\n`);

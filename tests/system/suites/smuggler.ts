@@ -22,6 +22,7 @@ export const smuggler: Suite = {
     return code === 0 ? undefined : `Python 3 (${python})`;
   },
   startOrigin: startStrictOrigin,
+  needsFront: true,
   run,
 };
 
@@ -30,16 +31,32 @@ async function run(entry: Entry, environment: SuiteEnvironment): Promise<SuiteRe
   const { complaints, requestCount } = environment.origin;
   const findings = results.flatMap((result) => result.findings);
   const counts = results.map(({ name, attempts, findings: own }) => `${name} ${own.length} of ${attempts}`).join(", ");
+  const statuses = countStatuses(results.flatMap((result) => result.outcomes));
   return {
-    summary: `findings: ${counts}; the origin saw ${requestCount} requests and ${complaints.length} it should not have`,
+    summary: `findings: ${counts}; replies: ${statuses}; the origin saw ${requestCount} requests and ${complaints.length} it should not have`,
     failures: [...findings, ...complaints],
     command: `python3 smuggler.py -u http://HOST:PORT/ -v NAME -t ${replySeconds} --no-color -c CONFIG.py`,
   };
 }
 
+/** Which statuses the attempts were answered with: a pass in which nothing got through would say little. */
+function countStatuses(outcomes: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const line of outcomes) {
+    const replies = [...line.matchAll(/(?:TECL|CLTE): [\d.]+ - (\d{3})/g)].map((match) => match[1] ?? "");
+    const kinds = replies.length > 0 ? replies : [/: ([A-Z ]+)/.exec(line)?.[1]?.trim().toLowerCase() ?? "other"];
+    for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  }
+  return [...counts]
+    .sort(([a], [b]) => a.localeCompare(b))
+    .map(([kind, count]) => `${count} × ${kind}`)
+    .join(", ");
+}
+
 interface ConfigurationResult {
   readonly name: string;
   readonly attempts: number;
+  readonly outcomes: readonly string[];
   readonly findings: readonly string[];
 }
 
@@ -59,5 +76,5 @@ async function runConfiguration(
   const outcomes = lines.filter((line) => /^\[[^\]]+\]\s*: (OK|Potential|CLTE|TECL|DISC|SOCKET)/.test(line.trim()));
   if (code !== 0 || outcomes.length === 0) throw new Error(`smuggler did not run: ${output.trim().slice(-400)}`);
   const findings = outcomes.filter((line) => line.includes("Issue Found")).map((line) => `${name}: ${line.trim()}`);
-  return { name, attempts: outcomes.length, findings };
+  return { name, attempts: outcomes.length, outcomes, findings };
 }

@@ -10,6 +10,8 @@ export interface Suite {
   readonly source: string;
   /** The public name that the suite's requests ask for, where it is fixed in the suite. */
   readonly host?: { readonly name: string; readonly domain: string };
+  /** The suite looks at what a front passes on, so the origin alone is no subject for it. */
+  readonly needsFront?: boolean;
   /** What else has to be there, or undefined; the answer names it. */
   missing(environment: SuiteEnvironment): Promise<string | undefined>;
   /** The server that the suite expects, started on a port of the system's choice. */

@@ -12,6 +12,7 @@ import type { Entry } from "./suite.ts";
 export interface Target {
   readonly name: string;
   readonly title: string;
+  readonly isOriginAlone?: boolean;
   open(options: TargetOptions): Promise<OpenTarget>;
 }
 
@@ -27,6 +28,7 @@ export interface OpenTarget extends AsyncDisposable {
 const origin: Target = {
   name: "origin",
   title: "the origin alone",
+  isOriginAlone: true,
   open: async ({ originPort, host }) => ({
     entry: { host: "127.0.0.1", port: originPort, hostHeader: `${host.name}.${host.domain}` },
     async [Symbol.asyncDispose]() {},
