@@ -10,6 +10,7 @@ import {
   descriptors,
   never,
   quicWorld,
+  type QuicWorld,
   Recorder,
   splitPackets,
   udpRelay,
@@ -384,6 +385,36 @@ test("a new certificate is served to new connections, which are still asked for 
   const { agent: again, node } = await world.pair();
   expect(again.peerCertificate).toEqual(der(next.certPem));
   expect(node.session.peerCertificate).toEqual(der(world.agentTls.certPem));
+});
+
+/** Agents that break off while their handshake runs, each a little later than the one before. */
+async function breakOffHandshakes(world: QuicWorld): Promise<void> {
+  for (let i = 0; i < 12; i++) {
+    const controller = new AbortController();
+    const attempt = codeOf(world.connectorWith({}).connect(controller.signal));
+    await Bun.sleep(i / 4);
+    controller.abort(new SallyError("CANCELLED"));
+    await attempt;
+  }
+}
+
+test("closing does not wait for handshakes that agents broke off", async () => {
+  await using world = await quicWorld({ listen: { handshakeMs: 15_000 } });
+  const { agent } = await world.pair();
+  await breakOffHandshakes(world);
+  const startMs = performance.now();
+  await world.listener.close(new SallyError("DRAINING"));
+  expect(performance.now() - startMs).toBeLessThan(5_000); // a handshake may last fifteen seconds
+  expect((await agent.closed)?.code).toBe("DRAINING");
+});
+
+test("a new certificate waits for handshakes that agents broke off, not for their idle time", async () => {
+  await using world = await quicWorld({ listen: { handshakeMs: 500, idleSeconds: 60 } });
+  await breakOffHandshakes(world);
+  const startMs = performance.now();
+  await world.listener.replaceTls(world.nodeTls);
+  expect(performance.now() - startMs).toBeLessThan(8_000);
+  expect((await world.pair()).agent.peerCertificate).toBeDefined();
 });
 
 test("a second listener on a port in use fails with ADDRESS_IN_USE", async () => {

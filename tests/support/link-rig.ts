@@ -17,7 +17,7 @@ import type { StreamProtocol } from "../../src/ports/dialer.ts";
 import type { Connector } from "../../src/ports/session.ts";
 import { listenTcp } from "../../src/sockets/listen.ts";
 import { createQuicConnector, QuicEndpoints } from "../../src/transport/quic/connector.ts";
-import { listenQuic, type QuicListener } from "../../src/transport/quic/listener.ts";
+import { listenQuic } from "../../src/transport/quic/listener.ts";
 import { WebsocketLinkAcceptor } from "../../src/transport/websocket/acceptor.ts";
 import { createWebsocketConnector } from "../../src/transport/websocket/connector.ts";
 import { createCa, issueCertificate, nodeServerName, type Ca } from "../../src/trust/certificates.ts";
@@ -285,12 +285,7 @@ async function listenOverQuic(exit: Exit, tls: Tls, port: number): Promise<Liste
     log: silentLogger,
     clock: systemClock,
   });
-  return { port: listener.address.port, close: () => closeSoon(listener) };
-}
-
-/** An endpoint on which a handshake was cut off takes up to ten seconds to close: no test of ours waits for that. */
-async function closeSoon(listener: QuicListener): Promise<void> {
-  await Promise.race([listener.close(new SallyError("DRAINING")), Bun.sleep(500)]);
+  return { port: listener.address.port, close: () => listener.close(new SallyError("DRAINING")) };
 }
 
 async function listenOverTcp(exit: Exit, tls: Tls, port: number): Promise<Listening> {

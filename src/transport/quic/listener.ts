@@ -18,6 +18,11 @@ import type { Logger } from "../../core/log.ts";
 import type { Session } from "../../ports/session.ts";
 import type { QuicEndpoint, QuicSession, QuicStream } from "node:quic";
 
+/** How long `close` waits for the endpoint itself, after the last connection of ours is over. */
+const endpointGoneMs = 250;
+/** node:quic opens no endpoint with more. */
+const handshakeMostMs = 15_000;
+
 export interface QuicListenOptions {
   /** An IP address. */
   readonly host: string;
@@ -49,10 +54,14 @@ export interface QuicListener {
   readonly pendingCount: number;
   /**
    * New connections get the new certificate. node:quic cannot change the certificate of a listener that asks for
-   * client certificates, so the port is opened again: connections end, with DRAINING, and agents come back.
+   * client certificates, so the port is opened again: connections end, with DRAINING, and agents come back. The port
+   * is free at once, or once the last handshake that a client broke off has timed out (see `close`).
    */
   replaceTls(tls: QuicTls): Promise<void>;
-  /** Ends every connection; without an error what is queued still goes out, for at most limits.socketLingerMs. */
+  /**
+   * Ends every connection; without an error what is queued still goes out, for at most limits.socketLingerMs. The UDP
+   * port may stay taken for `handshakeMs`: node:quic cannot drop a handshake that its client broke off.
+   */
   close(error?: SallyError): Promise<void>;
 }
 
@@ -113,6 +122,7 @@ class Listener implements QuicListener {
         verifyClient: true,
         enableEarlyData: this.#options.earlyData === true,
         ca: [utf8Encode(tls.caPem)],
+        handshakeTimeout: Math.min(this.#options.handshakeMs ?? limits.handshakeMs, handshakeMostMs),
         transportParams: {
           maxIdleTimeout: this.#options.idleSeconds ?? quicLimits.idleSeconds,
           initialMaxStreamsBidi: this.#limits.lanesMax,
@@ -137,26 +147,32 @@ class Listener implements QuicListener {
   }
 
   async replaceTls(tls: QuicTls): Promise<void> {
-    await this.#shut(new SallyError("DRAINING", "The node changed its certificate: connect again."));
+    const gone = await this.#shut(new SallyError("DRAINING", "The node changed its certificate: connect again."));
+    await gone.closed;
     if (!this.#isClosed) await this.open(tls, this.#address.port);
   }
 
-  close(error?: SallyError): Promise<void> {
+  async close(error?: SallyError): Promise<void> {
     this.#isClosed = true;
-    return this.#shut(error);
+    const gone = await this.#shut(error);
+    const late = Promise.withResolvers<void>();
+    const timer = this.#options.clock.after(endpointGoneMs, late.resolve);
+    await Promise.race([gone.closed, late.promise]);
+    timer.cancel();
   }
 
-  async #shut(reason: SallyError | undefined): Promise<void> {
+  /** Ends all connections. The endpoint, and with it the port, may take longer: `closed` follows it. */
+  async #shut(reason: SallyError | undefined): Promise<{ readonly closed: Promise<void> }> {
     const endpoint = this.#endpoint;
     this.#endpoint = undefined;
-    if (endpoint === undefined) return;
+    if (endpoint === undefined) return { closed: Promise.resolve() };
     for (const raw of this.#pending) refuse(raw, reason);
     const sessions = [...this.#sessions];
     for (const session of sessions) session.close(reason);
     const stopped = endpoint.close(); // takes no new connection from now on
     stopped.catch(() => {});
     await Promise.all(sessions.map((session) => session.closed)); // bounded by the linger time of each
-    await endpoint.destroy().catch(() => {});
+    return { closed: endpoint.destroy().catch(() => {}) };
   }
 
   #onConnection(raw: QuicSession): void {
