@@ -270,7 +270,7 @@ class AgentDaemon implements Agent {
   }
 
   #onClose(error: SallyError | undefined, link: Link): void {
-    this.#claims.linkClosed(link, error ?? new SallyError("LINK_LOST"));
+    this.#claims.linkClosed(link, error ?? new SallyError("DRAINING"));
     this.#keeper.linkClosed(link, error);
     if (this.#keeper.links.length === 0) this.#whenUnlinked?.();
   }

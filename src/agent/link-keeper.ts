@@ -135,7 +135,7 @@ export class LinkKeeper {
     const live = this.#current;
     if (live?.link !== link) return;
     this.#current = undefined;
-    this.#lossError = error ?? new SallyError("LINK_LOST");
+    this.#lossError = error ?? new SallyError("DRAINING"); // the node said GOAWAY, and every stream was done
     const livedMs = this.#options.clock.nowMs() - live.sinceMs;
     if (livedMs >= stableAfterMs) this.#backoff.reset();
     if (link.transport === "quic") {
