@@ -62,7 +62,7 @@ export interface QuicListener {
    * Ends every connection; without an error what is queued still goes out, for at most limits.socketLingerMs. The UDP
    * port may stay taken for `handshakeMs`: node:quic cannot drop a handshake that its client broke off.
    */
-  close(error?: SallyError): Promise<void>;
+  close(reason?: SallyError): Promise<void>;
 }
 
 /** @throws SallyError ADDRESS_IN_USE; CONNECT_FAILED when the runtime has no QUIC */
@@ -152,9 +152,9 @@ class Listener implements QuicListener {
     if (!this.#isClosed) await this.open(tls, this.#address.port);
   }
 
-  async close(error?: SallyError): Promise<void> {
+  async close(reason?: SallyError): Promise<void> {
     this.#isClosed = true;
-    const gone = await this.#shut(error);
+    const gone = await this.#shut(reason);
     const late = Promise.withResolvers<void>();
     const timer = this.#options.clock.after(endpointGoneMs, late.resolve);
     await Promise.race([gone.closed, late.promise]);
