@@ -45,7 +45,7 @@ export interface AgentOptions {
   readonly limits: Limits;
   readonly budget: WindowBudget;
   readonly onEvent: (event: AgentEvent) => void;
-  /** Passed on to the links: how the frames of one turn of the event loop are gathered. */
+  /** Runs a task at the end of a turn of the event loop: what links and streams gather until then. */
   readonly schedule?: (task: () => void) => void;
   readonly random?: () => number;
   /** Tests replace the dialling of origins and the handshake. */
@@ -111,6 +111,7 @@ class AgentDaemon implements Agent {
       clock,
       limits,
       dialOrigin: options.dialOrigin,
+      schedule: options.schedule,
       onOrigin: (tunnel, state, error) => this.#onOrigin(tunnel, state, error),
     });
     this.#claims = new ClaimSession({

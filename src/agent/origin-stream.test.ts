@@ -15,10 +15,16 @@ function setUp(protocol: StreamProtocol = "http", socket: MemoryDuplexOptions = 
   const [edge, stream] = streamPair({ tunnel: "demo", protocol });
   const [socketSide, origin] = memoryDuplexPair(socket);
   const counters: TrafficCounters = { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 };
-  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits });
+  const turn: (() => void)[] = [];
+  const schedule = (task: () => void): void => void turn.push(task);
+  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, schedule });
+  const endTurn = async (): Promise<void> => {
+    for (const task of turn.splice(0)) task();
+    await settle();
+  };
   const atEdge = record(edge);
   const atOrigin = record(origin);
-  return { clock, edge, stream, socketSide, origin, counters, joint, atEdge, atOrigin };
+  return { clock, edge, stream, socketSide, origin, counters, joint, endTurn, atEdge, atOrigin };
 }
 
 /** Consumes and notes what a side sees. */
@@ -89,6 +95,46 @@ describe("an origin stream", () => {
     await settle();
     expect(atOrigin.text).toBe("first");
     expect(stream.unconsumedBytes).toBe(0);
+  });
+
+  test("the next request on a kept connection waits for the rest of the turn, which may bring its end", async () => {
+    for (const trouble of ["none", "end", "reset"] as const) {
+      const { edge, stream, joint, socketSide, origin, endTurn, atEdge, atOrigin } = setUp();
+      joint.join(socketSide);
+      edge.write(text("first"));
+      await settle();
+      origin.write(text("reply"));
+      await settle();
+      edge.write(text("sec"));
+      edge.write(text("ond"));
+      await settle();
+      expect(atOrigin.text).toBe("first");
+      if (trouble === "end") origin.end();
+      if (trouble === "reset") origin.reset(new SallyError("ORIGIN_RESET"));
+      await settle();
+      await endTurn();
+      expect(atOrigin.text).toBe(trouble === "none" ? "firstsecond" : "first");
+      expect(atEdge.text).toBe("reply");
+      if (trouble !== "none") expect(stream.reportedBytes).toBe(5);
+      expect(stream.unconsumedBytes).toBe(0);
+    }
+  });
+
+  test("pieces of one request, and bytes of raw and upgraded streams, do not wait", async () => {
+    const http = setUp();
+    http.joint.join(http.socketSide);
+    for (const piece of ["a", "b"]) http.edge.write(text(piece));
+    await settle();
+    expect(http.atOrigin.text).toBe("ab");
+    http.origin.write(text("HTTP/1.1 101 Switching Protocols\r\n\r\n"));
+    const raw = setUp("raw");
+    raw.joint.join(raw.socketSide);
+    raw.origin.write(text("hello"));
+    await settle();
+    http.edge.write(text("c"));
+    raw.edge.write(text("c"));
+    await settle();
+    expect([http.atOrigin.text, raw.atOrigin.text]).toEqual(["abc", "c"]);
   });
 
   test("an upgraded HTTP stream keeps its half-close", async () => {

@@ -25,6 +25,8 @@ export interface OriginStreamOptions {
   readonly tap: StreamTap | undefined;
   readonly clock: Clock;
   readonly limits: Limits;
+  /** Runs a task when everything that this turn of the event loop brought has been looked at. */
+  readonly schedule: (task: () => void) => void;
 }
 
 /** How often the last bytes of a broken origin are looked after, before the stream is reset. */
@@ -47,6 +49,10 @@ export class OriginStream {
   #owedToOrigin = 0;
   #isUpgraded = false;
   #isSealed = false;
+  /** The origin spoke last: what comes next is a request on a kept connection, which it may have closed already. */
+  #isQuiet = false;
+  /** The start of such a request, for the rest of this turn. */
+  #held: Uint8Array[] | undefined;
 
   /** Takes over the stream at once: what arrives before the origin does is kept, bounded by the stream's window. */
   constructor(options: OriginStreamOptions) {
@@ -108,13 +114,18 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         if (this.#isSealed) return stream.consume(length);
+        if (this.#isQuiet) this.#hold();
+        if (this.#held !== undefined) return void this.#held.push(chunk);
         this.#writtenBytes += length;
         this.#counters.bytesToOrigin += length;
         if (this.#tap !== undefined) this.#tap.toOrigin(chunk);
         if (origin.write(chunk)) stream.consume(length);
         else this.#owedToStream += length;
       },
-      onEnd: () => origin.end(),
+      onEnd: () => {
+        this.#letGo();
+        origin.end();
+      },
       onDrain: () => {
         const bytes = this.#owedToOrigin;
         this.#owedToOrigin = 0;
@@ -137,6 +148,7 @@ export class OriginStream {
         const { length } = chunk;
         this.#counters.bytesFromOrigin += length;
         if (chunk[9] === 0x31 && isSwitching(chunk)) this.#isUpgraded = true;
+        this.#isQuiet = !this.#isUpgraded && stream.preamble.protocol === "http";
         if (this.#tap !== undefined) this.#tap.fromOrigin(chunk);
         if (stream.write(chunk)) origin.consume(length);
         else this.#owedToOrigin += length;
@@ -155,6 +167,25 @@ export class OriginStream {
   }
 
   /**
+   * The origin may have closed an idle connection in the same turn that brings the next request: then its end is seen
+   * first, and the edge learns that nothing was delivered and sends the request elsewhere, whatever the method.
+   */
+  #hold(): void {
+    this.#isQuiet = false;
+    this.#held = [];
+    this.#options.schedule(() => this.#letGo());
+  }
+
+  /** Writes what was held; if the origin has ended meanwhile, drops it. */
+  #letGo(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    if (this.#isDone) return;
+    for (const chunk of held) this.#stream.handler.onData(chunk);
+  }
+
+  /**
    * An HTTP origin that ended its direction takes no further request on this connection, and what the FIN says was
    * delivered must stay true: the edge replays whatever came later. Raw and upgraded connections keep the half-close.
    */
@@ -164,6 +195,7 @@ export class OriginStream {
     stream.end();
     if (stream.preamble.protocol !== "http" || this.#isUpgraded) return;
     this.#isSealed = true;
+    this.#letGo();
     const bytes = this.#owedToStream;
     this.#owedToStream = 0;
     if (bytes > 0) stream.consume(bytes);
@@ -175,6 +207,7 @@ export class OriginStream {
     const stream = this.#stream;
     stream.reportDelivered(Math.max(0, this.#writtenBytes - origin.queuedBytes));
     this.#isSealed = true;
+    this.#letGo();
     const reset = new SallyError("ORIGIN_RESET", undefined, { cause: error });
     const deadlineMs = this.#options.clock.nowMs() + this.#options.limits.socketLingerMs;
     const step = (): void => {

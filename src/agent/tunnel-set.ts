@@ -40,6 +40,8 @@ export interface TunnelSetOptions {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly dialOrigin?: DialOrigin | undefined;
+  /** Runs a task at the end of a turn of the event loop. Default: of a microtask. */
+  readonly schedule?: ((task: () => void) => void) | undefined;
   readonly onOrigin: (tunnel: ServedTunnel, state: "up" | "down", error: SallyError | undefined) => void;
 }
 
@@ -106,10 +108,10 @@ export class TunnelSet {
       else stream.refuse(unknownTunnel(tunnel));
       return;
     }
-    const { clock, limits } = this.#options;
+    const { clock, limits, schedule = queueMicrotask } = this.#options;
     const { onRequest } = this;
     const tap = onRequest === undefined ? undefined : new StreamTap(tunnel, clock, onRequest);
-    const joint = new OriginStream({ stream, counters: this.counters, tap, clock, limits });
+    const joint = new OriginStream({ stream, counters: this.counters, tap, clock, limits, schedule });
     const isHeld = this.#claimsWaiting > 0 && !this.#byName.has(tunnel) && this.#held.size < limits.openWaitersMax;
     if (isHeld) this.#held.add(joint);
     else this.#dispatch(joint);
