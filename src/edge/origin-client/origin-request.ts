@@ -163,7 +163,9 @@ export class OriginRequest implements StreamUser, SenderOwner {
     this.#sender?.detach();
     const avoidLink = this.#avoidedLink(loss);
     const error = loss.error ?? this.#closedError();
-    if (!this.#mayTryAgain(loss) || !this.#parts.budget.spend()) return this.#end(error);
+    // A kept connection that had ended costs the origin nothing: it never saw the request.
+    const isStale = loss.isUnseen && loss.wasReused;
+    if (!this.#mayTryAgain(loss) || !(isStale || this.#parts.budget.spend())) return this.#end(error);
     try {
       const stream = this.#dial(avoidLink);
       if (isRefusal(loss) && stream.linkId === loss.linkId) {

@@ -32,6 +32,23 @@ describe("a request on a stream that turns out to be stale", () => {
     }
   });
 
+  test("is replayed each time, where an origin ends every connection after one reply without saying so", async () => {
+    const rig = new TestRig();
+    await rig.ask();
+    for (let n = 0; n < 40; n++) {
+      const stale = rig.origin.last;
+      stale.isHeld = true;
+      stale.end();
+      const asked = rig.ask({ method: "POST", body: utf8Encode(String(n)) });
+      await settle();
+      stale.isHeld = false;
+      expect((await asked).text).toBe("ok");
+    }
+    expect(rig.origin.requests.slice(1).map((request) => request.body)).toEqual(
+      Array.from({ length: 40 }, (_, n) => String(n)),
+    );
+  });
+
   test("is replayed after a RESET that reports nothing delivered, too", async () => {
     const rig = await warmRig();
     const stale = rig.origin.last;
