@@ -14,7 +14,7 @@ const acceptSuffix = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 export interface LaneRequest {
   /** 128 random bits in hex, chosen by the agent. */
   readonly session: string;
-  /** Counts from 0; 0 opens the session, the others join it. */
+  /** Counts from 0; 0 opens the session, the others join it. Lost lanes are replaced, so it has no small bound. */
   readonly lane: number;
 }
 
@@ -87,7 +87,7 @@ export function parseUpgrade(
   const query = new URLSearchParams(target.slice(target.indexOf("?") + 1));
   const session = query.get("session") ?? "";
   const lane = query.get("lane") ?? "";
-  if (!/^[0-9a-f]{32}$/.test(session) || !/^\d{1,2}$/.test(lane)) {
+  if (!/^[0-9a-f]{32}$/.test(session) || !/^\d{1,9}$/.test(lane)) {
     throw new SallyError("BAD_REQUEST", "session must be 32 hex digits and lane a small number");
   }
   return { session, lane: Number(lane), key };
