@@ -111,9 +111,13 @@ function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): 
   }
 }
 
-/** Links that lost their last name get no new streams, finish what runs, and close. */
+/**
+ * Links that lost their last name get no new streams, finish what runs, and close. Most often the agent came back because
+ * the old link is dead: whoever waits for it should not wait longer than necessary.
+ */
 function letGo(gaveWay: readonly Membership[]): void {
   for (const { state } of gaveWay) {
+    state.link.suspect();
     if (state.memberships.size > 0 || state.isDraining) continue;
     state.isDraining = true;
     state.link.drain();

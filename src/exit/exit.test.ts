@@ -121,6 +121,7 @@ describe("claims", () => {
     const next = await linkUp();
     await claim(next, ["demo"]);
     expect(old.isDraining).toBe(true);
+    expect(old.isSuspected).toBe(true);
     expect(old.isClosed).toBe(false);
     expect(old.sentOf("replaced")).toEqual([]);
     expect(exit.dialer.dial(dial).linkId).toBe(next.id);
@@ -134,6 +135,7 @@ describe("claims", () => {
     await claim(next, ["demo"]);
     expect(old.sentOf("replaced")).toEqual([{ type: "replaced", names: ["demo"] }]);
     expect(old.isDraining).toBe(true);
+    expect(old.isSuspected).toBe(true);
     expect(exit.dialer.dial(dial).linkId).toBe(next.id);
   });
 

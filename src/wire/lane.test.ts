@@ -229,6 +229,27 @@ describe("liveness", () => {
     expect(clock.pending).toBeLessThan(10);
   });
 
+  test("a link that is suspected is dead after two seconds, unless its peer shows that it lives", async () => {
+    const clock = new FakeClock();
+    const pair = await linkPair({ agent: { clock }, node: { clock } });
+    await settle();
+    for (let i = 0; i < 2; i++) {
+      pair.node.suspect();
+      await settle();
+      clock.advance(1_999);
+      await settle();
+      expect(pair.nodeSeen.closes).toEqual([]);
+    }
+    pair.agentSession.lanes[0]!.isHeld = true;
+    pair.node.suspect();
+    clock.advance(1_999);
+    expect(pair.nodeSeen.closes).toEqual([]);
+    clock.advance(1);
+    expect(pair.nodeSeen.closes.map((error) => error?.code)).toEqual(["LINK_IDLE"]);
+    pair.node.suspect();
+    pair.agent.close();
+  });
+
   test("one silent lane in use dies alone", async () => {
     const clock = new FakeClock();
     const pair = await linkPair({ lanes: 2, agent: { clock, ...recorded() }, node: { clock } });

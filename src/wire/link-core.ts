@@ -214,6 +214,10 @@ export class LinkCore implements Link, LaneHost {
     this.#closeWhenDone();
   }
 
+  suspect(): void {
+    this.#liveness.suspect();
+  }
+
   close(error?: SallyError): void {
     this.#end(error, "graceful");
   }

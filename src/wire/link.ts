@@ -80,13 +80,16 @@ export interface Link {
   send(message: ControlMessage): void;
   /** Opens nothing new, refuses what the peer opens, and closes when the last stream is done. */
   drain(): void;
+  /** The peer has come back elsewhere: it is asked whether this link still lives, which ends within two seconds if not. */
+  suspect(): void;
   /** Ends the link at once: the peer is told the code, streams close with the error (LINK_LOST without one). */
   close(error?: SallyError): void;
 }
 
 /**
- * The agent's side: proves who we are, checks the node, opens the lanes. Rejects with the code that either side found;
- * the session is closed then.
+ * The agent's side: proves who we are, checks the node, opens the lanes. The transport's handshake may still run: it
+ * delivers nothing before it has authenticated the node. Rejects with the code that either side found; the session is
+ * closed then.
  * @throws SallyError AUTH_FAILED, CERTIFICATE_INVALID, CERTIFICATE_REVOKED, CA_MISMATCH, PROXY_UNTRUSTED,
  *   VERSION_MISMATCH, CONNECT_TIMEOUT, LINK_LOST, PROTOCOL_VIOLATION
  */

@@ -9,6 +9,8 @@ import type { Limits } from "../core/limits.ts";
 /** How often the round trip is measured although the link is not silent. */
 const measureEveryMs = 10_000;
 const tickMs = 500;
+/** A link that is said to be gone has so long to show that it is not. */
+const suspectDeadAfterMs = 2_000;
 
 /** A lane as liveness sees it. */
 export interface WatchedLane {
@@ -36,6 +38,7 @@ export class Liveness {
   readonly #options: LivenessOptions;
   #timer: Timer | undefined;
   #measuredMs: number;
+  #suspectedMs: number | undefined;
   /** Smoothed round trip. */
   rttMs: number | undefined;
 
@@ -53,6 +56,16 @@ export class Liveness {
     this.#timer = undefined;
   }
 
+  /** Somebody else speaks for the peer now: asks at once whether it is still there, and waits less long than usual. */
+  suspect(): void {
+    if (this.#timer === undefined) return;
+    this.#timer.cancel();
+    const nowMs = this.#options.clock.nowMs();
+    this.#suspectedMs ??= nowMs;
+    this.#options.lanes()[0]?.ping(nowMs);
+    this.#tick();
+  }
+
   /** RFC 6298's smoothing. */
   onRoundTrip(sampleMs: number): void {
     this.rttMs = this.rttMs === undefined ? sampleMs : this.rttMs * 0.875 + sampleMs * 0.125;
@@ -63,9 +76,9 @@ export class Liveness {
     const nowMs = clock.nowMs();
     let heardMs = Number.NEGATIVE_INFINITY;
     for (const lane of lanes()) heardMs = Math.max(heardMs, lane.heardMs);
-    let nextMs = nowMs + tickMs;
-    if (nowMs >= heardMs + limits.linkDeadAfterMs) return onLinkDead();
-    nextMs = Math.min(nextMs, heardMs + limits.linkDeadAfterMs);
+    const deadMs = this.#deadMs(heardMs);
+    if (nowMs >= deadMs) return onLinkDead();
+    let nextMs = Math.min(nowMs + tickMs, deadMs);
     const dead: WatchedLane[] = [];
     for (const [at, lane] of lanes().entries()) {
       lane.nudge();
@@ -77,6 +90,13 @@ export class Liveness {
     }
     this.#timer = clock.after(Math.max(1, nextMs - nowMs), () => this.#tick());
     for (const lane of dead) onLaneDead(lane);
+  }
+
+  /** When the link is dead, unless it is heard. */
+  #deadMs(heardMs: number): number {
+    if (this.#suspectedMs !== undefined && heardMs > this.#suspectedMs) this.#suspectedMs = undefined;
+    const deadMs = heardMs + this.#options.limits.linkDeadAfterMs;
+    return this.#suspectedMs === undefined ? deadMs : Math.min(deadMs, this.#suspectedMs + suspectDeadAfterMs);
   }
 
   /** Asks for a sign of life where one is missing: on the first lane for the link, on any other that is in use. */

@@ -30,6 +30,7 @@ export class StubLink implements Link {
   streamCount = 0;
   laneCount = 1;
   isDraining = false;
+  isSuspected = false;
   isClosed = false;
   closeError: SallyError | undefined;
   /** What `open` throws next. */
@@ -75,6 +76,10 @@ export class StubLink implements Link {
 
   drain(): void {
     this.isDraining = true;
+  }
+
+  suspect(): void {
+    this.isSuspected = true;
   }
 
   close(error?: SallyError): void {
