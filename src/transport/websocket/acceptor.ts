@@ -83,12 +83,15 @@ export class WebsocketLinkAcceptor {
     this.#isClosing = true;
     const sessions = [...this.#sessions.values()];
     for (const session of sessions) session.close(error);
-    await Promise.all(sessions.map((session) => session.closed)); // bounded by the linger time of each lane
+    for (const session of sessions) await session.closed; // bounded by the linger time of each lane
   }
 
   #sessionFor(wanted: LaneRequest, request: LinkRequest): { session: WebsocketSession; isNew: boolean } {
     const { tls, remote, head } = request;
+    const trustsTlsProxy = this.#options.trustsTlsProxy ?? false;
     if (tls?.peerCertificateRejected === true) throw new SallyError("CERTIFICATE_INVALID");
+    // Plain text: what the agent's TLS was, ended somewhere on the way.
+    if (tls === undefined && !trustsTlsProxy) throw new SallyError("PROXY_UNTRUSTED");
     const known = this.#sessions.get(wanted.session);
     if (known !== undefined) {
       if (!isSame(known.peerCertificate, tls?.peerCertificate)) {
@@ -104,7 +107,7 @@ export class WebsocketLinkAcceptor {
     if (this.#sessions.size >= (this.#options.sessionsMax ?? limits.websocketSessions)) {
       throw new SallyError("OVERLOADED", "this node holds as many links as it may");
     }
-    const isProxied = tls?.peerCertificate === undefined && (this.#options.trustsTlsProxy ?? false);
+    const isProxied = tls?.peerCertificate === undefined && trustsTlsProxy;
     const session = new WebsocketSession({
       remote,
       host: (head.headers.get("host") ?? "").toLowerCase(),
