@@ -17,6 +17,8 @@ export interface Bench {
   readonly files: Files;
   readonly wrk: Wrk;
   readonly contenders: readonly Contender[];
+  /** What has to be undone even when the run is broken off; whoever adds a thing removes it when it has undone it. */
+  readonly cleanups: Set<() => Promise<void>>;
   /** Tells whoever watches what is being done. */
   progress(text: string): void;
 }

@@ -74,7 +74,24 @@ async function runCase(bench: Bench, one: Case): Promise<CaseResult> {
   }
 }
 
-async function benchmark(options: Options, scratch: string, keeper: ProcessKeeper): Promise<boolean> {
+interface Workshop extends Pick<Bench, "scratch" | "keeper" | "cleanups"> {
+  /** Stops and removes everything that the benchmark made. */
+  clear(): Promise<void>;
+}
+
+function openWorkshop(): Workshop {
+  const scratch = mkdtempSync(join(tmpdir(), "sally-bench-"));
+  const keeper = new ProcessKeeper(scratch);
+  const cleanups = new Set<() => Promise<void>>();
+  const clear = async (): Promise<void> => {
+    await keeper.stopAll();
+    for (const cleanup of cleanups) await cleanup();
+    rmSync(scratch, { recursive: true, force: true });
+  };
+  return { scratch, keeper, cleanups, clear };
+}
+
+async function benchmark(options: Options, { scratch, keeper, cleanups }: Workshop): Promise<boolean> {
   const selected = selectCases(options.only);
   const tools = new Tools(process.env["SALLY_PEERS"], process.env["PATH"]);
   for (const program of ["wrk", "nginx", "openssl"]) tools.need(program);
@@ -86,6 +103,7 @@ async function benchmark(options: Options, scratch: string, keeper: ProcessKeepe
     keeper,
     tools,
     scratch,
+    cleanups,
     contenders,
     certificate: await createCertificate(tools.need("openssl"), scratch),
     files: writeFiles(scratch, needsBulk ? options.bulkMb : 1),
@@ -115,21 +133,19 @@ async function main(): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  const scratch = mkdtempSync(join(tmpdir(), "sally-bench-"));
-  const keeper = new ProcessKeeper(scratch);
+  const workshop = openWorkshop();
   const interrupt = (): void => {
-    void keeper.stopAll().finally(() => process.exit(130));
+    void workshop.clear().finally(() => process.exit(130));
   };
   process.once("SIGINT", interrupt);
   process.once("SIGTERM", interrupt);
   try {
-    return (await benchmark(options, scratch, keeper)) ? 0 : 1;
+    return (await benchmark(options, workshop)) ? 0 : 1;
   } catch (error) {
     process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   } finally {
-    await keeper.stopAll();
-    rmSync(scratch, { recursive: true, force: true });
+    await workshop.clear();
   }
 }
 

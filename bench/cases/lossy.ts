@@ -20,6 +20,7 @@ export const lossyCase: Case = {
     const missing = missingForLink(bench.tools);
     if (missing !== undefined) throw new Skipped(missing);
     const places = await createLossyLink(link, bench);
+    bench.cleanups.add(places.close);
     const load = { connections: 64, path: "/1k", isKeptAlive: true };
     try {
       return await interleave(bench, {
@@ -30,6 +31,7 @@ export const lossyCase: Case = {
         measure: (tunnel) => measureRequests(bench, tunnel, { ...load, seconds: bench.options.seconds }, places),
       });
     } finally {
+      bench.cleanups.delete(places.close);
       await places.close();
     }
   },

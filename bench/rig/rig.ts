@@ -26,7 +26,7 @@ export interface LossyLink {
   readonly client: Place;
   /** Cuts the line in both directions, or mends it. */
   setCut(isCut: boolean): void;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Why the link cannot be made here, or undefined. */
