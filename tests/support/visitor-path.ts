@@ -61,7 +61,7 @@ export class VisitorPath implements AsyncDisposable {
 
   /** Ends the connections of visitors and to the origin, so that the next test meets none of them. */
   forget(): void {
-    for (const visitor of this.#visitors.splice(0)) visitor.close();
+    for (const visitor of this.#visitors.splice(0)) visitor.reset();
     this.origin.forget();
   }
 
