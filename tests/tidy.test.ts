@@ -109,6 +109,21 @@ describe("dependencies", () => {
     }
   });
 
+  test("the lock file has an entry for every platform's package, or npm ci refuses it", async () => {
+    interface Locked {
+      readonly version?: string;
+      readonly optionalDependencies?: Readonly<Record<string, string>>;
+    }
+    const lock: { packages: Record<string, Locked> } = await Bun.file(join(root, "package-lock.json")).json();
+    const locked = Object.keys(lock.packages).filter(
+      (path) => path === "" || lock.packages[path]?.version !== undefined,
+    );
+    const missing = Object.values(lock.packages)
+      .flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}))
+      .filter((name) => !locked.some((path) => path.endsWith(`node_modules/${name}`)));
+    expect(missing).toEqual([]);
+  });
+
   test("the lock file holds no address", async () => {
     expect(await Bun.file(join(root, "package-lock.json")).text()).not.toContain('"resolved": "http');
   });
