@@ -534,6 +534,15 @@ describe("trouble", () => {
     expect(client.seen.ended).toBe(true);
   });
 
+  test("a body that is malformed from the start reaches no handler", async () => {
+    let calls = 0;
+    const { client } = connect(async () => (calls++, reply("x")));
+    expect(await client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\n")).toStartWith(
+      "HTTP/1.1 400 ",
+    );
+    expect([calls, client.seen.ended]).toEqual([0, true]);
+  });
+
   test("what a handler throws becomes its page, and the connection goes on", async () => {
     const errors = [new SallyError("ORIGIN_REFUSED", "nothing listens on localhost:3000"), new TypeError("bug")];
     const { client } = connect(async () => {

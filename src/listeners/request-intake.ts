@@ -4,7 +4,8 @@
  * consumed only when it has been parsed, read by the body's reader, or deliberately dropped.
  */
 
-import { concatBytes } from "../core/bytes.ts";
+import { ByteQueue } from "../core/byte-queue.ts";
+import { emptyBytes } from "../core/bytes.ts";
 import type { Duplex } from "../core/duplex.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
@@ -39,12 +40,14 @@ export class RequestIntake implements BodyOwner {
   readonly #parser: RequestParser;
   #mode: Mode = "waiting";
   /** Bytes behind the current request: delivered, not consumed, not looked at. */
-  #pending: Uint8Array[] = [];
+  #pending: ByteQueue | undefined;
   #decoder: BodyDecoder | undefined;
   #isTaking = false;
 
   /** Body of the current request; undefined when it has none. */
   body: BodyQueue | undefined;
+  /** What is wrong with that body; nothing behind it can be understood. */
+  failure: SallyError | undefined;
   /** The visitor ended its side. */
   hasEnded = false;
 
@@ -62,11 +65,11 @@ export class RequestIntake implements BodyOwner {
 
   /** True when bytes of a further request are here. */
   get hasPending(): boolean {
-    return this.#pending.length > 0;
+    return this.#pending !== undefined && this.#pending.length > 0;
   }
 
   push(chunk: Uint8Array): void {
-    if (this.#pending.length > 0) this.#pending.push(chunk);
+    if (this.hasPending) this.#pending!.push(chunk); // it has some
     else this.#take(chunk);
   }
 
@@ -83,8 +86,8 @@ export class RequestIntake implements BodyOwner {
     this.body = undefined;
     this.#mode = "waiting";
     if (this.#isTaking) return; // called from within: the loop that runs goes on
-    while (this.#pending.length > 0 && (this.#mode === "waiting" || this.#mode === "body")) {
-      this.#take(this.#pending.shift()!); // not empty
+    while (this.hasPending && (this.#mode === "waiting" || this.#mode === "body")) {
+      this.#take(this.#pending!.shift()); // it has some
     }
   }
 
@@ -100,19 +103,23 @@ export class RequestIntake implements BodyOwner {
     this.#mode = "dropping";
     this.body?.discard(new SallyError("CANCELLED", "The rest of the request is not wanted."));
     this.#decoder = undefined;
-    for (const chunk of this.#pending.splice(0)) this.#duplex.consume(chunk.length);
+    const pending = this.#pending;
+    this.#pending = undefined;
+    if (pending !== undefined && pending.length > 0) this.#duplex.consume(pending.length);
   }
 
-  /** What was delivered behind the current request and not consumed. */
-  get pendingBytes(): Uint8Array {
-    return concatBytes(this.#pending);
+  /** Hands over what was delivered behind the current request and not consumed. */
+  takePending(): Uint8Array {
+    const pending = this.#pending;
+    this.#pending = undefined;
+    return pending === undefined ? emptyBytes : pending.shiftAll();
   }
 
   /** Somebody else owns the duplex and what waits; this object is done. */
   leave(): void {
     this.#mode = "gone";
     this.#decoder = undefined;
-    this.#pending = [];
+    this.#pending = undefined;
   }
 
   /** The connection is gone. */
@@ -154,6 +161,7 @@ export class RequestIntake implements BodyOwner {
           at = this.#takeBody(chunk, at, this.#decoder!); // body mode has a decoder
           break;
         case "paused":
+          this.#pending ??= new ByteQueue();
           this.#pending.unshift(at === 0 ? chunk : chunk.subarray(at));
           return;
         case "dropping":
@@ -195,7 +203,8 @@ export class RequestIntake implements BodyOwner {
     } catch (thrown) {
       // The queue answers for what was decoded of this chunk; the rest of it is worthless.
       this.#duplex.consume(chunk.length - from - (body.receivedBytes - before));
-      this.breakBody(toSallyError(thrown, "BAD_REQUEST"));
+      this.failure = toSallyError(thrown, "BAD_REQUEST");
+      this.breakBody(this.failure);
       this.#mode = "dropping";
       this.#owner.bodyBroken();
       return chunk.length;
