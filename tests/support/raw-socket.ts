@@ -31,6 +31,15 @@ export class RawSocket implements Disposable {
     return raw;
   }
 
+  /** A port of loopback on which nothing listens. */
+  static async freePort(): Promise<number> {
+    const server = net.createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as net.AddressInfo; // it listens on TCP
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+    return port;
+  }
+
   constructor(socket: net.Socket) {
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => {
@@ -99,13 +108,13 @@ export class RawSocket implements Disposable {
 
   /** Exactly so many bytes. */
   async read(byteCount: number): Promise<string> {
-    await this.until(() => this.#unread.length >= byteCount, `${byteCount} bytes`);
+    await this.#untilRead(() => this.#unread.length >= byteCount, `${byteCount} bytes`);
     return this.#take(byteCount);
   }
 
   /** Everything up to and with `marker`. */
   async readUntil(marker: string): Promise<string> {
-    await this.until(() => this.#unread.includes(marker), JSON.stringify(marker));
+    await this.#untilRead(() => this.#unread.includes(marker), JSON.stringify(marker));
     return this.#take(this.#unread.indexOf(marker) + marker.length);
   }
 
@@ -116,7 +125,7 @@ export class RawSocket implements Disposable {
 
   /** Whatever has come, at least one byte. */
   async readSome(): Promise<string> {
-    await this.until(() => this.#unread !== "", "a byte");
+    await this.#untilRead(() => this.#unread !== "", "a byte");
     return this.#take(this.#unread.length);
   }
 
@@ -156,6 +165,13 @@ export class RawSocket implements Disposable {
 
   [Symbol.dispose](): void {
     this.#socket.destroy();
+  }
+
+  /** As `until`, and gives up as soon as nothing more can come. */
+  async #untilRead(test: () => boolean, what: string): Promise<void> {
+    await this.until(() => test() || this.hasEnded, what);
+    if (!test())
+      throw new Error(`no ${what}: the peer has ended; unread: ${JSON.stringify(this.#unread.slice(0, 2_000))}`);
   }
 
   #take(byteCount: number): string {
