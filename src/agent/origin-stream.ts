@@ -4,6 +4,7 @@
  * it sent reached the origin, so that it knows whether a request may be replayed.
  */
 
+import { ByteQueue } from "../core/byte-queue.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Duplex, DuplexHandler } from "../core/duplex.ts";
 import { SallyError } from "../core/errors.ts";
@@ -39,7 +40,8 @@ export class OriginStream {
   readonly #tap: StreamTap | undefined;
   readonly #abandoned = new AbortController();
   #isDone = false;
-  #early: Uint8Array[] = [];
+  /** What came before the origin answered. */
+  readonly #early = new ByteQueue();
   #hasEarlyEnd = false;
   #openSides = 2;
   /** Bytes given to the origin's socket. */
@@ -67,7 +69,7 @@ export class OriginStream {
       onEnd: () => void (this.#hasEarlyEnd = true),
       onDrain() {},
       onClose: () => {
-        this.#early = [];
+        this.#early.clear();
         this.#finish();
         this.#abandoned.abort(new SallyError("CANCELLED"));
       },
@@ -90,7 +92,7 @@ export class OriginStream {
   /** There is no origin for this stream. */
   refuse(error: SallyError): void {
     if (this.#isDone) return;
-    this.#early = [];
+    this.#early.clear();
     this.#finish();
     this.#stream.refuse(error);
   }
@@ -101,9 +103,7 @@ export class OriginStream {
     this.#stream.handler = this.#fromStream(origin);
     origin.handler = this.#fromOrigin(origin);
     this.#stream.accept();
-    const early = this.#early;
-    this.#early = [];
-    for (const chunk of early) this.#stream.handler.onData(chunk);
+    while (this.#early.length > 0) this.#stream.handler.onData(this.#early.shift());
     if (this.#hasEarlyEnd) origin.end();
   }
 

@@ -1,7 +1,8 @@
 /** Replies and request bodies of the control's two HTTP APIs: JSON, problems as RFC 9457 describes them. */
 
 import type { z } from "zod";
-import { concatBytes, utf8Decode, utf8Encode } from "../core/bytes.ts";
+import { ByteQueue } from "../core/byte-queue.ts";
+import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -92,19 +93,17 @@ export async function readJson<T>(exchange: Exchange, schema: z.ZodType<T>): Pro
 
 async function readBytes(body: Body, maxBytes: number): Promise<Uint8Array> {
   const tooLarge = new SallyError("BODY_TOO_LARGE", `The body is larger than ${maxBytes} bytes.`);
-  const chunks: Uint8Array[] = [];
-  let total = 0;
+  const bytes = new ByteQueue();
   if ((body.length ?? 0) > maxBytes) {
     body.cancel(tooLarge);
     throw tooLarge;
   }
   for (let chunk = await body.read(); chunk !== null; chunk = await body.read()) {
-    total += chunk.length;
-    if (total > maxBytes) {
+    if (bytes.length + chunk.length > maxBytes) {
       body.cancel(tooLarge);
       throw tooLarge;
     }
-    chunks.push(chunk);
+    bytes.push(chunk);
   }
-  return chunks.length === 0 ? new Uint8Array(0) : concatBytes(chunks);
+  return bytes.shiftAll();
 }

@@ -7,7 +7,10 @@
 import type { SallyError } from "./errors.ts";
 
 export interface DuplexHandler {
-  /** Bytes from the peer. The receiver owns the chunk and must report it with `consume` once it is done with it. */
+  /**
+   * Bytes from the peer. The receiver owns the chunk and must report it with `consume` once it is done with it. It may be
+   * a small part of a large buffer: who keeps it while the peer goes on puts it into a `ByteQueue`.
+   */
   onData(chunk: Uint8Array): void;
   /** The peer ended its direction cleanly; no `onData` follows. Ours stays open. */
   onEnd(): void;

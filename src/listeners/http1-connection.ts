@@ -169,7 +169,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     const { onLinkRequest } = this.#host.options;
     if (onLinkRequest === undefined || head.bodyLength !== 0 || head.method !== "GET") return false;
     if (this.#intake.hasEnded || !/^\/_sally\/link(?:\?|$)/.test(head.target)) return false;
-    const earlyBytes = this.#intake.hasPending ? concatBytes([rest, this.#intake.takePending()]) : rest;
+    const earlyBytes = this.#intake.hasPending ? concatBytes([rest, this.#intake.pendingBytes]) : rest;
     if (!onLinkRequest({ duplex: this.#duplex, head, meta: this.meta, earlyBytes })) return false;
     this.#release(new SallyError("VISITOR_GONE")); // forgets it here; the duplex lives on
     return true;
@@ -310,7 +310,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#halfClose?.stop();
     this.#upgradeStream = stream;
     relay(this.#duplex, stream, (error) => this.#release(error ?? new SallyError("VISITOR_GONE")));
-    const early = this.#intake.takePending();
+    const early = this.#intake.pendingBytes;
     this.#intake.leave();
     if (early.length > 0) this.#duplex.handler.onData(early);
     if (this.#intake.hasEnded) this.#duplex.handler.onEnd();

@@ -108,11 +108,13 @@ export class RequestIntake implements BodyOwner {
     if (pending !== undefined && pending.length > 0) this.#duplex.consume(pending.length);
   }
 
-  /** Hands over what was delivered behind the current request and not consumed. */
-  takePending(): Uint8Array {
+  /** What was delivered behind the current request and not consumed. */
+  get pendingBytes(): Uint8Array {
     const pending = this.#pending;
-    this.#pending = undefined;
-    return pending === undefined ? emptyBytes : pending.shiftAll();
+    if (pending === undefined) return emptyBytes;
+    const all = pending.shiftAll();
+    pending.push(all);
+    return all;
   }
 
   /** Somebody else owns the duplex and what waits; this object is done. */

@@ -5,6 +5,7 @@
  * bytes while the peer is sending; see docs/runtime-facts.md), and unread bytes are bounded by pausing the socket.
  */
 
+import { ByteQueue } from "../core/byte-queue.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../core/duplex.ts";
 import { SallyError, type ErrorCode } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
@@ -33,9 +34,8 @@ export class SocketDuplex implements Duplex {
   #socket: RawSocket | undefined;
   #handler: DuplexHandler = idleHandler;
   #early: Early | undefined = { chunks: [], ended: false, closed: undefined };
-  #queue: Uint8Array[] = [];
-  #queueHead = 0;
-  #queuedBytes = 0;
+  /** What the socket would not take; most sockets never have one. */
+  #queue: ByteQueue | undefined;
   #unreadBytes = 0;
   #isPaused = false;
   #wantsDrain = false;
@@ -63,7 +63,7 @@ export class SocketDuplex implements Duplex {
   }
 
   get queuedBytes(): number {
-    return this.#queuedBytes;
+    return this.#queue === undefined ? 0 : this.#queue.length;
   }
 
   // hot: bench/micro/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
@@ -71,14 +71,14 @@ export class SocketDuplex implements Duplex {
     const length = chunk.length;
     if (length === 0 || this.#isClosed || this.#isEnding) return true;
     let taken = 0;
-    if (this.#queuedBytes === 0 && this.#socket !== undefined) {
+    if (this.queuedBytes === 0 && this.#socket !== undefined) {
       taken = this.#socket.write(chunk);
       if (taken === length) return true;
       if (taken < 0) return true; // Closing: Bun's close event follows.
     }
-    this.#queue.push(taken === 0 ? chunk : chunk.subarray(taken));
-    this.#queuedBytes += length - taken;
-    if (this.#queuedBytes <= limits.socketQueueHighBytes) return true;
+    const queue = (this.#queue ??= new ByteQueue());
+    queue.push(taken === 0 ? chunk : chunk.subarray(taken));
+    if (queue.length <= limits.socketQueueHighBytes) return true;
     this.#wantsDrain = true;
     return false;
   }
@@ -86,7 +86,7 @@ export class SocketDuplex implements Duplex {
   end(): void {
     if (this.#isEnding || this.#isClosed) return;
     this.#isEnding = true;
-    if (this.#queuedBytes === 0) this.#shutDown();
+    if (this.queuedBytes === 0) this.#shutDown();
   }
 
   reset(_error: SallyError): void {
@@ -131,60 +131,32 @@ export class SocketDuplex implements Duplex {
   }
 
   #dropQueue(): void {
-    this.#queue = [];
-    this.#queueHead = 0;
-    this.#queuedBytes = 0;
+    this.#queue = undefined;
   }
 
-  /** Writes queued chunks until the socket refuses; small neighbours travel together. */
+  /** Writes queued bytes until the socket refuses; small pieces travel together. */
   #flushQueue(): void {
     const socket = this.#socket;
-    if (socket === undefined) return;
-    while (this.#queuedBytes > 0) {
-      const chunk = this.#nextQueued();
+    const queue = this.#queue;
+    if (socket === undefined || queue === undefined) return;
+    while (queue.length > 0) {
+      const chunk = queue.peek(coalescedBytes);
       const taken = socket.write(chunk);
       if (taken < 0) return this.#dropQueue();
-      this.#queuedBytes -= taken;
-      if (taken < chunk.length) {
-        if (taken > 0) this.#queue[this.#queueHead] = chunk.subarray(taken);
-        break;
-      }
-      this.#queueHead++;
+      queue.drop(taken);
+      if (taken < chunk.length) break;
     }
-    if (this.#queuedBytes === 0) {
-      if (this.#queue.length > 0) this.#dropQueue();
-      if (this.#isEnding) this.#shutDown();
-    }
-    if (this.#wantsDrain && this.#queuedBytes <= limits.socketQueueLowBytes && !this.#isEnding) {
+    if (queue.length === 0 && this.#isEnding) this.#shutDown();
+    if (this.#wantsDrain && queue.length <= limits.socketQueueLowBytes && !this.#isEnding) {
       this.#wantsDrain = false;
       this.#handler.onDrain();
     }
   }
 
-  /** The head of the queue, joined with its small followers. */
-  #nextQueued(): Uint8Array {
-    const queue = this.#queue;
-    const head = this.#queueHead;
-    const first = queue[head]!; // queuedBytes > 0
-    let end = head + 1;
-    let total = first.length;
-    while (end < queue.length && total + queue[end]!.length <= coalescedBytes) total += queue[end++]!.length;
-    if (end === head + 1) return first;
-    const joined = new Uint8Array(total);
-    let at = 0;
-    for (let i = head; i < end; i++) {
-      joined.set(queue[i]!, at);
-      at += queue[i]!.length;
-    }
-    queue.splice(0, end, joined);
-    this.#queueHead = 0;
-    return joined;
-  }
-
   #opened(socket: RawSocket): void {
     this.#socket = socket;
     if (this.#isClosed) return socket.terminate();
-    if (this.#queuedBytes > 0) this.#flushQueue();
+    if (this.queuedBytes > 0) this.#flushQueue();
     else if (this.#isEnding) this.#shutDown();
   }
 
@@ -246,7 +218,7 @@ export class SocketDuplex implements Duplex {
     open: (socket: RawSocket & { readonly data: SocketDuplex }): void => socket.data.#opened(socket),
     data: (socket: { readonly data: SocketDuplex }, chunk: Uint8Array): void => socket.data.#received(chunk),
     drain: (socket: { readonly data: SocketDuplex }): void => {
-      if (socket.data.#queuedBytes > 0) socket.data.#flushQueue();
+      if (socket.data.queuedBytes > 0) socket.data.#flushQueue();
     },
     end: (socket: { readonly data: SocketDuplex }): void => socket.data.#peerEnded(),
     close: (socket: { readonly data: SocketDuplex }, error?: Error): void => socket.data.#closed(error),

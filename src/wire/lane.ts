@@ -222,11 +222,9 @@ export class Lane {
     }
     if (stream === undefined || stream.isDone) return;
     if (!stream.isIncoming) stream.isOpened = true;
-    // A slow reader must not keep a whole chunk alive for a few bytes of it.
-    const isSliver = stream.unconsumedBytes > 0 && part.length * 4 < part.buffer.byteLength;
     stream.unconsumedBytes += part.length;
     try {
-      stream.handler.onData(isSliver ? part.slice() : part);
+      stream.handler.onData(part);
     } catch (thrown) {
       this.#onBug(stream, thrown);
     }

@@ -3,6 +3,7 @@
  * are not private belong to the lane; everybody else sees `IncomingStream` or `LinkStream`.
  */
 
+import { ByteQueue } from "../core/byte-queue.ts";
 import type { DuplexHandler, DialledStream } from "../core/duplex.ts";
 import { idleHandler } from "../core/duplex.ts";
 import { assert, type SallyError } from "../core/errors.ts";
@@ -43,15 +44,13 @@ export class WireStream implements IncomingStream {
   reportedBytes = 0;
 
   // Sending.
-  queuedBytes = 0;
   sendCredit: number;
   isReady = false;
   nextReady: WireStream | undefined;
   isEnding = false;
   finSent = false;
-  #queue: Uint8Array[] = [];
-  #head = 0;
-  #headOffset = 0;
+  /** What waits for credit or for the lane; streams that never wait have none. */
+  #queue: ByteQueue | undefined;
   #wantsDrain = false;
 
   // Receiving.
@@ -87,16 +86,20 @@ export class WireStream implements IncomingStream {
     return this.#lane.loadBytes;
   }
 
+  get queuedBytes(): number {
+    return this.#queue === undefined ? 0 : this.#queue.length;
+  }
+
   write(chunk: Uint8Array): boolean {
     if (this.isDone || this.isEnding || chunk.length === 0) return true;
     if (this.isIncoming && !this.isOpened) this.accept();
     const { sender } = this.#lane;
     if (this.queuedBytes === 0 && sender.trySend(this, chunk)) return true;
-    this.#queue.push(chunk);
-    this.queuedBytes += chunk.length;
+    const queue = (this.#queue ??= new ByteQueue());
+    queue.push(chunk);
     sender.queuedBytes += chunk.length;
     sender.markReady(this);
-    if (this.queuedBytes <= this.#lane.host.limits.socketQueueHighBytes) return true;
+    if (queue.length <= this.#lane.host.limits.socketQueueHighBytes) return true;
     this.#wantsDrain = true;
     return false;
   }
@@ -139,31 +142,14 @@ export class WireStream implements IncomingStream {
     this.reportedBytes = totalBytes;
   }
 
-  /** The unsent part of the first queued chunk. */
+  /** Length of what `takeQueued` returns at most. */
   get firstQueuedBytes(): number {
-    return this.#queue[this.#head]!.length - this.#headOffset; // the lane asks only while bytes are queued
+    return this.#queue === undefined ? 0 : this.#queue.firstBytes;
   }
 
-  /** Takes up to `max` bytes of the first queued chunk. */
+  /** Takes up to `max` bytes of what is queued, as one piece; the lane asks only while bytes are queued. */
   takeQueued(max: number): Uint8Array {
-    const chunk = this.#queue[this.#head]!; // as above
-    const from = this.#headOffset;
-    const size = Math.min(max, chunk.length - from);
-    this.queuedBytes -= size;
-    if (from + size < chunk.length) {
-      this.#headOffset = from + size;
-      return chunk.subarray(from, from + size);
-    }
-    this.#headOffset = 0;
-    this.#head++;
-    if (this.#head === this.#queue.length) {
-      this.#queue.length = 0;
-      this.#head = 0;
-    } else if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
-      this.#queue.splice(0, this.#head);
-      this.#head = 0;
-    }
-    return from === 0 ? chunk : chunk.subarray(from);
+    return this.#queue!.shift(max); // bytes are queued
   }
 
   /** After the lane sent some of the queue: ends or asks for more. */
@@ -183,10 +169,7 @@ export class WireStream implements IncomingStream {
   /** Forgets what waits to be sent; the lane calls it when the stream is over. */
   dropQueue(): void {
     this.#lane.sender.queuedBytes -= this.queuedBytes;
-    this.queuedBytes = 0;
-    this.#queue.length = 0;
-    this.#head = 0;
-    this.#headOffset = 0;
+    this.#queue = undefined;
   }
 
   #returnCredit(): void {

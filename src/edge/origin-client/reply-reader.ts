@@ -31,9 +31,6 @@ export interface ReplyEvents {
   cancelled(error: SallyError): void;
 }
 
-/** A piece this much smaller than its buffer is copied when it has to wait: it would keep the buffer alive. */
-const pinFactor = 4;
-
 export class ReplyReader implements BodyOwner, BodySink {
   readonly #limits: Limits;
   readonly #events: ReplyEvents;
@@ -104,8 +101,7 @@ export class ReplyReader implements BodyOwner, BodySink {
     const queue = this.#queue!; // a decoder never runs without its queue
     this.#pieceBytes += piece.length;
     this.unreadBytes += piece.length;
-    const isPinning = queue.queuedBytes > 0 && piece.buffer.byteLength > pinFactor * piece.length;
-    queue.onBody(isPinning ? piece.slice() : piece);
+    queue.onBody(piece);
   }
 
   #readHeads(chunk: Uint8Array): void {

@@ -3,6 +3,7 @@
  * and the moment the listener takes the pipe over nothing is lost: events wait here.
  */
 
+import { ByteQueue } from "../../core/byte-queue.ts";
 import type { DialledStream, Duplex, DuplexHandler } from "../../core/duplex.ts";
 import { idleHandler } from "../../core/duplex.ts";
 import type { SallyError } from "../../core/errors.ts";
@@ -11,14 +12,14 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   readonly #stream: DialledStream;
   #handler: DuplexHandler = idleHandler;
   #isTaken = false;
-  #waiting: Uint8Array[] = [];
+  readonly #waiting = new ByteQueue();
   #hasEnded = false;
   #hasClosed = false;
   #closeError: SallyError | undefined;
 
   constructor(stream: DialledStream, rest: Uint8Array) {
     this.#stream = stream;
-    if (rest.length > 0) this.#waiting.push(rest);
+    this.#waiting.push(rest);
     stream.handler = this;
   }
 
@@ -55,7 +56,7 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   }
 
   reset(error: SallyError): void {
-    this.#waiting = [];
+    this.#waiting.clear();
     this.#hasEnded = this.#hasClosed = false;
     this.#handler = idleHandler;
     this.#stream.handler = idleHandler;
@@ -84,10 +85,8 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   }
 
   #handOver(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
     if (!this.#hasClosed) this.#stream.handler = this.#handler;
-    for (const chunk of waiting) this.#handler.onData(chunk);
+    while (this.#waiting.length > 0) this.#handler.onData(this.#waiting.shift());
     if (this.#hasEnded) this.#handler.onEnd();
     if (this.#hasClosed) this.#handler.onClose(this.#closeError);
   }

@@ -3,6 +3,7 @@
  * here, and the sender is only granted what was consumed.
  */
 
+import { ByteQueue } from "../../core/byte-queue.ts";
 import type { SallyError } from "../../core/errors.ts";
 import type { Body } from "../body.ts";
 import type { HeaderList } from "../header-list.ts";
@@ -27,9 +28,8 @@ export class BodyQueue implements Body, BodySink {
   readonly length: number | undefined;
   trailers: HeaderList | undefined;
   readonly #owner: BodyOwner;
-  readonly #pieces: Uint8Array[] = [];
-  #next = 0;
-  #queuedBytes = 0;
+  /** Made when the first piece has to wait. */
+  #waiting: ByteQueue | undefined;
   #waiter: Waiter | undefined;
   #isEnded = false;
   #isCancelled = false;
@@ -45,7 +45,7 @@ export class BodyQueue implements Body, BodySink {
 
   /** Bytes that arrived and were not read. */
   get queuedBytes(): number {
-    return this.#queuedBytes;
+    return this.#waiting === undefined ? 0 : this.#waiting.length;
   }
 
   /** True once every byte and the end have arrived, read or not. */
@@ -63,12 +63,12 @@ export class BodyQueue implements Body, BodySink {
   }
 
   read(): Uint8Array | null | Promise<Uint8Array | null> {
-    if (this.#next < this.#pieces.length) return this.#take();
+    if (this.queuedBytes > 0) return this.#take();
     if (this.#error !== undefined) return Promise.reject(this.#error);
     if (this.#isEnded) return null;
     this.#owner.bodyWanted();
     // The owner may have fed, ended or failed the body meanwhile.
-    if (this.#next < this.#pieces.length || this.#isEnded || this.#error !== undefined) return this.read();
+    if (this.queuedBytes > 0 || this.#isEnded || this.#error !== undefined) return this.read();
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
     });
@@ -86,10 +86,8 @@ export class BodyQueue implements Body, BodySink {
     this.#isCancelled = true;
     this.#error ??= error;
     this.#release()?.reject(error);
-    const dropped = this.#queuedBytes;
-    this.#pieces.length = 0;
-    this.#next = 0;
-    this.#queuedBytes = 0;
+    const dropped = this.queuedBytes;
+    this.#waiting = undefined;
     if (dropped > 0) this.#owner.bodyConsumed(dropped);
   }
 
@@ -101,8 +99,8 @@ export class BodyQueue implements Body, BodySink {
     }
     const waiter = this.#release();
     if (waiter === undefined) {
-      this.#pieces.push(piece);
-      this.#queuedBytes += piece.length;
+      this.#waiting ??= new ByteQueue();
+      this.#waiting.push(piece);
       return;
     }
     waiter.resolve(piece);
@@ -124,13 +122,7 @@ export class BodyQueue implements Body, BodySink {
   }
 
   #take(): Uint8Array {
-    const piece = this.#pieces[this.#next]!; // the caller checked
-    this.#next++;
-    if (this.#next === this.#pieces.length) {
-      this.#pieces.length = 0;
-      this.#next = 0;
-    }
-    this.#queuedBytes -= piece.length;
+    const piece = this.#waiting!.shift(); // the caller checked
     this.#owner.bodyConsumed(piece.length);
     return piece;
   }
