@@ -3,6 +3,7 @@
  * over the file, the file over the defaults of the schema.
  */
 
+import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { z } from "zod";
@@ -19,6 +20,8 @@ export interface Environment {
   readonly proxyUrl: string | undefined;
   readonly noProxy: readonly string[];
   readonly noColor: boolean;
+  /** TERM=dumb: the terminal prints, and nothing else. */
+  readonly isDumb: boolean;
 }
 
 export function readEnvironment(): Environment {
@@ -31,7 +34,13 @@ export function readEnvironment(): Environment {
     proxyUrl: proxy === undefined || proxy === "" ? undefined : proxy,
     noProxy: (env["no_proxy"] ?? env["NO_PROXY"] ?? "").split(",").map((entry) => entry.trim().toLowerCase()),
     noColor: (env["NO_COLOR"] ?? "") !== "" || env["TERM"] === "dumb",
+    isDumb: env["TERM"] === "dumb",
   };
+}
+
+/** What the environment sets of an agent's configuration, to be laid over a file and under the flags. */
+export function agentSettings({ edge, tokenFile }: Environment): Readonly<Record<string, string>> {
+  return { ...(edge === undefined ? {} : { edge }), ...(tokenFile === undefined ? {} : { tokenFile }) };
 }
 
 /** True when NO_PROXY names the host, or a domain above it. */
@@ -44,19 +53,26 @@ export function bypassesProxy(host: string, noProxy: readonly string[]): boolean
   });
 }
 
-/** Reads a YAML (or JSON) file into a plain value. @throws SallyError USAGE when it is missing or malformed */
-export async function readConfigFile(path: string): Promise<unknown> {
-  let text: string;
+/** Reads a YAML (or JSON) file of settings. @throws SallyError USAGE when it is missing, malformed or holds no settings */
+export async function readConfigFile(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const text = await readGivenFile(path);
+  let value: unknown;
   try {
-    text = await Bun.file(path).text();
-  } catch (cause) {
-    throw new SallyError("USAGE", `cannot read ${path}: check the path and its permissions`, { cause });
-  }
-  try {
-    return Bun.YAML.parse(text) ?? {};
+    value = Bun.YAML.parse(text) ?? {};
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new SallyError("USAGE", `${path} is not YAML: ${why}`, { cause });
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return { ...value };
+  throw new SallyError("USAGE", `${path} must hold settings, such as "domain:" or "tunnels:"; see docs/config.md`);
+}
+
+/** The text of a file that the user named. @throws SallyError USAGE */
+export async function readGivenFile(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new SallyError("USAGE", `cannot read ${path}: check the path and its permissions`, { cause });
   }
 }
 

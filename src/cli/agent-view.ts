@@ -3,6 +3,7 @@
 import type { Agent } from "../agent/agent.ts";
 import type { AgentEvent } from "../agent/events.ts";
 import type { Clock } from "../core/clock.ts";
+import type { SallyError } from "../core/errors.ts";
 import { LiveStatus, type StatusModel, type StatusRequest } from "./live-status.ts";
 import type { Output } from "./output.ts";
 
@@ -17,13 +18,19 @@ export class AgentView {
   #agent: Agent | undefined;
   #screen: LiveStatus | undefined;
   #stopListening: (() => void) | undefined;
+  #hasLinked = false;
+  /** Why there is no link. */
+  #problem: string | undefined;
+  /** The last refusal, which a fatal event repeats. */
+  #refusal: SallyError | undefined;
 
   constructor(output: Output, clock: Clock) {
     this.#output = output;
     this.#clock = clock;
   }
 
-  explainEmbedded(http: string): void {
+  explainEmbedded({ http, tunnel, admin }: { http: string; tunnel: string; admin: string }): void {
+    this.#output.event({ event: "embedded", http, tunnel, admin });
     this.#output.line(`No node is configured: an embedded one runs on this machine only (${http}).`);
     this.#output.line('To be reached from elsewhere, run "sally edge" on a server and pass --edge and --token-file.\n');
   }
@@ -41,25 +48,38 @@ export class AgentView {
       clock: this.#clock,
       paint: this.#output.paint,
       read: () => this.#model(agent),
-      columns: () => process.stdout.columns ?? 80,
-      write: (text) => void process.stdout.write(text),
+      size: () => ({ columns: process.stdout.columns || 80, rows: process.stdout.rows || 24 }),
+      write: (text) => this.#output.raw(text),
     });
+    this.#output.showAbove(this.#screen);
     this.#screen.start();
   }
 
   onEvent(event: AgentEvent): void {
     this.#output.event(toJson(event));
-    if (!this.#output.isLive) this.#printLine(event);
-    else if (event.event === "fatal" || event.event === "refused") process.stderr.write(`${event.error.message}\n`);
+    if (event.event === "link" && event.state === "up") {
+      this.#hasLinked = true;
+      this.#problem = undefined;
+    }
+    if (event.event === "retry") this.#problem = event.error.message;
+    if (event.event === "refused" || event.event === "fatal") this.#printRefusal(event.error);
+    else if (this.#screen === undefined) this.#printLine(event);
   }
 
   close(): void {
     this.#stopListening?.();
     this.#screen?.close();
+    this.#output.showAbove(undefined);
     this.#screen = undefined;
   }
 
-  #printLine(event: AgentEvent): void {
+  #printRefusal(error: SallyError): void {
+    if (error.code === this.#refusal?.code && error.message === this.#refusal.message) return;
+    this.#refusal = error;
+    this.#output.problem(`${error.message} (${error.code})`);
+  }
+
+  #printLine(event: Exclude<AgentEvent, { event: "refused" | "fatal" }>): void {
     switch (event.event) {
       case "tunnel":
         return this.#output.line(`${event.url} -> ${this.#originOf(event.name)} (${event.transport})`);
@@ -71,10 +91,6 @@ export class AgentView {
         return this.#output.line(
           `no link: ${event.error.message}; next try in ${(event.delayMs / 1_000).toFixed(1)} s`,
         );
-      case "refused":
-      case "fatal":
-        if (!this.#output.isJson) process.stderr.write(`sally: ${event.error.message} (${event.error.code})\n`);
-        return;
       case "probe-failed":
         return this.#output.line(`${event.name} does not answer yet: ${event.message}`);
       case "traffic":
@@ -94,16 +110,19 @@ export class AgentView {
       const perSecond = ((this.#requestsTotal - this.#rate.requests) * 1_000) / elapsedMs;
       this.#rate = { sinceMs: nowMs, requests: this.#requestsTotal, perSecond };
     }
+    const linkState = this.#hasLinked ? "down" : "connecting";
     return {
       node: link?.node ?? "",
-      linkState: link === undefined ? "down" : "up",
+      linkState: link === undefined ? linkState : "up",
+      problem: link === undefined ? this.#problem : undefined,
       transport: link?.transport,
       rttMs: link?.rttMs,
       tunnels: tunnels.map(({ name, url, origin, originState, refusal }) => ({
-        name: refusal === undefined ? (name ?? origin) : `${name ?? origin} (${refusal.code})`,
+        name: name ?? origin,
         url,
         origin,
         originState,
+        refusal: refusal?.message,
       })),
       requestsPerSecond: this.#rate.perSecond,
       requestsTotal: this.#requestsTotal,

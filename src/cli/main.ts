@@ -4,7 +4,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { readEnvironment } from "../apps/load-config.ts";
 import { version } from "../apps/version.ts";
 import type { CommandContext } from "./context.ts";
-import { createOutput, reportError } from "./output.ts";
+import { createOutput, reportError, withoutTokens } from "./output.ts";
 
 /** A command's own work; the number is the exit code. */
 type Action<Options> = (context: CommandContext, options: Options, ...args: string[]) => Promise<number>;
@@ -19,22 +19,28 @@ function parseCount(text: string): number {
   return count;
 }
 
+/** A daemon that was told to stop does not wait longer for somebody to read its last words. */
+const lastWordsMs = 1_000;
+
 /** Runs an action with its module loaded on demand, so that `sally version` does not pay for the tunnel. */
-function run<Options extends object>(load: () => Promise<Action<Options>>) {
+function run<Options extends object>(load: () => Promise<Action<Options>>, { isDaemon = false } = {}) {
   return async (...raw: unknown[]): Promise<void> => {
     const command = raw.at(-1) as Command; // commander passes the command last, the options before it
     const args = raw.slice(0, -2).filter((arg): arg is string => typeof arg === "string");
     const environment = readEnvironment();
     const { json } = command.opts<{ json?: boolean }>();
-    const output = createOutput({ isJson: json === true, noColor: environment.noColor });
+    const { noColor, isDumb } = environment;
+    const output = createOutput({ isJson: json === true, noColor, isDumb });
+    let exitCode: number;
     try {
       const action = await load();
-      process.exitCode = await action({ environment, output }, command.opts<Options>(), ...args);
+      exitCode = await action({ environment, output }, command.opts<Options>(), ...args);
     } catch (error) {
-      process.exitCode = reportError(output, error);
+      exitCode = reportError(output, error);
     }
+    await Promise.race(isDaemon ? [output.drained(), Bun.sleep(lastWordsMs)] : [output.drained()]);
     // Nothing may keep a finished command alive: a pool, a timer, a half-open socket.
-    process.exit();
+    process.exit(exitCode);
   };
 }
 
@@ -48,10 +54,10 @@ const adminFlags = (command: Command): Command =>
 function linkFlags(command: Command): Command {
   return command
     .option("--edge <url>", "node to link to, such as https://127.0.0.1:7443; repeat for more", collect)
-    .addOption(new Option("--transport <kind>", "how to link").choices(["auto", "quic", "websocket"]).default("auto"))
+    .addOption(new Option("--transport <kind>", "how to link").choices(["auto", "quic", "websocket"]))
     .option("--token-file <file>", "join token, needed once to enrol")
-    .option("--inspect <addr>", "address of the local inspector, or off", "off")
-    .option("--log-level <level>", "debug, info, warn or error", "warn")
+    .option("--inspect <addr>", "address of the local inspector, or off")
+    .option("--log-level <level>", "debug, info, warn or error")
     .addOption(jsonFlag());
 }
 
@@ -61,16 +67,16 @@ function addTunnelCommands(program: Command): void {
       .command("http <target>")
       .description("give a local service a public address (PORT, HOST:PORT, URL or unix:PATH)")
       .option("--name <name>", "public name; derived from identity, folder and target when absent")
-      .option("--host <policy>", "Host field for the service: preserve, rewrite or a value", "preserve")
+      .option("--host <policy>", "Host field for the service: preserve, rewrite or a value")
       .option("--shared", "share the name with other installations of the same owner"),
-  ).action(run(async () => (await import("./commands/http.ts")).runHttp));
+  ).action(run(async () => (await import("./commands/http.ts")).runHttp, { isDaemon: true }));
 
   linkFlags(
     program
       .command("start")
       .description("serve every tunnel of a configuration file")
       .option("-c, --config <file>", "configuration file", "sally.yaml"),
-  ).action(run(async () => (await import("./commands/start.ts")).runStart));
+  ).action(run(async () => (await import("./commands/start.ts")).runStart, { isDaemon: true }));
 
   program
     .command("edge")
@@ -88,7 +94,7 @@ function addTunnelCommands(program: Command): void {
     .option("--access-log", "one JSON line on stderr for each request")
     .option("--log-level <level>", "debug, info, warn or error")
     .addOption(jsonFlag())
-    .action(run(async () => (await import("./commands/edge.ts")).runEdge));
+    .action(run(async () => (await import("./commands/edge.ts")).runEdge, { isDaemon: true }));
 }
 
 function addTrustCommands(program: Command): void {
@@ -155,6 +161,7 @@ function createProgram(): Command {
     .description("Puts a server that runs on a laptop behind an edge of your own.")
     .version(version, "-V, --version")
     .showHelpAfterError("(sally --help shows the commands)")
+    .configureOutput({ outputError: (text, write) => write(withoutTokens(text)) })
     .exitOverride();
   addTunnelCommands(program);
   addTrustCommands(program);

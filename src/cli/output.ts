@@ -5,17 +5,34 @@
 
 import { SallyError, errorTable } from "../core/errors.ts";
 import { createLogger, type LogFields, type LogLevel, type LogSink, type Logger } from "../core/log.ts";
+import { StreamWriter } from "./stream-writer.ts";
+
+/** What has a part of the terminal to itself; other output goes above it. */
+export interface Screen {
+  clear(): void;
+  draw(): void;
+}
 
 export interface Output {
   readonly isJson: boolean;
-  /** True when stdout is a terminal and people are watching. */
+  /** True when stdout is a terminal that can move its cursor, and people are watching. */
   readonly isLive: boolean;
   readonly paint: Paint;
   /** One JSON object a line; nothing without --json. */
   event(value: Readonly<Record<string, unknown>>): void;
-  /** A line for people; nothing with --json. */
+  /** Lines for people, on stdout; nothing with --json. */
   line(text: string): void;
+  /** Says on stderr what went wrong. */
+  problem(text: string): void;
+  /** A line on stderr that is made for programs. */
+  record(value: Readonly<Record<string, unknown>>): void;
   logger(minimum: LogLevel): Logger;
+  /** Raw text on stdout, for a screen. */
+  raw(text: string): void;
+  /** From now on whatever else is written appears above this screen; undefined ends that. */
+  showAbove(screen: Screen | undefined): void;
+  /** Resolves when the readers of stdout and stderr have taken everything, or have gone. */
+  drained(): Promise<void>;
 }
 
 export interface Paint {
@@ -42,9 +59,19 @@ export function createPaint(hasColor: boolean): Paint {
   };
 }
 
-/** Control characters would let a visitor's request line move the cursor or hide text. */
+/** Control characters would let a visitor's request line move the cursor, and those for writing direction hide text. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, "\uFFFD");
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\uFFFD");
+}
+
+/** A join token that was put in a wrong place is not repeated by the error that says so. */
+export function withoutTokens(text: string): string {
+  return text.replace(/sally_[A-Za-z0-9_-]{16,}(?:\.[0-9a-f]*)?/g, "sally_…");
+}
+
+/** The same for texts of several lines. */
+function printableLines(text: string): string {
+  return text.split("\n").map(printable).join("\n");
 }
 
 function formatFields(fields: LogFields): string {
@@ -81,34 +108,64 @@ function isTerminal(stream: { readonly isTTY?: boolean }): boolean {
   return stream.isTTY ?? false;
 }
 
-export function createOutput(options: { isJson: boolean; noColor: boolean }): Output {
-  const { isJson, noColor } = options;
+/** Characters that wait for a reader who does not read: more are dropped. */
+const queueMax = 4 * 1024 * 1024;
+
+export interface OutputOptions {
+  readonly isJson: boolean;
+  readonly noColor: boolean;
+  /** TERM says that the terminal cannot move its cursor. */
+  readonly isDumb: boolean;
+}
+
+export function createOutput({ isJson, noColor, isDumb }: OutputOptions): Output {
+  const stdout = new StreamWriter(() => Bun.stdout.writer(), queueMax);
+  const stderr = new StreamWriter(() => Bun.stderr.writer(), queueMax);
+  const isStderrTerminal = isTerminal(process.stderr);
   const paint = createPaint(!noColor && isTerminal(process.stdout));
-  const logPaint = createPaint(!noColor && isTerminal(process.stderr));
-  const sink = createSink({ isJson, paint: logPaint, write: (line) => void process.stderr.write(line) });
+  const logPaint = createPaint(!noColor && isStderrTerminal);
+  let screen: Screen | undefined;
+  const writeError = (text: string): void => {
+    if (isStderrTerminal) screen?.clear();
+    stderr.write(text);
+    if (isStderrTerminal) screen?.draw();
+  };
+  const sink = createSink({ isJson, paint: logPaint, write: writeError });
   return {
     isJson,
-    isLive: !isJson && isTerminal(process.stdout),
+    isLive: !isJson && !isDumb && isTerminal(process.stdout),
     paint,
     event(value) {
-      if (isJson) process.stdout.write(`${JSON.stringify(value)}\n`);
+      if (isJson) stdout.write(`${JSON.stringify(value)}\n`);
     },
     line(text) {
-      if (!isJson) process.stdout.write(`${text}\n`);
+      if (isJson) return;
+      screen?.clear();
+      stdout.write(`${printableLines(text)}\n`);
+      screen?.draw();
     },
+    problem: (text) => writeError(`sally: ${printable(text)}\n`),
+    record: (value) => writeError(`${JSON.stringify(value)}\n`),
     logger: (minimum) => createLogger(sink, minimum),
+    raw: (text) => void stdout.write(text),
+    showAbove(next) {
+      screen = next;
+    },
+    async drained() {
+      await Promise.all([stdout.drained(), stderr.drained()]);
+    },
   };
 }
 
 /** Prints what failed and what to try, and says which exit code that is. */
 export function reportError(output: Output, thrown: unknown): number {
   if (!(thrown instanceof SallyError)) {
-    process.stderr.write(
-      `sally: a bug: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`,
-    );
+    const what = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+    for (const line of `a bug: ${what}`.split("\n")) output.problem(line);
     return 1;
   }
-  output.event({ event: "error", code: thrown.code, message: thrown.message });
-  process.stderr.write(`sally: ${printable(thrown.message)} (${thrown.code})\n`);
+  const message = withoutTokens(thrown.message);
+  output.event({ event: "error", code: thrown.code, message });
+  output.problem(`${message} (${thrown.code})`);
   return errorTable[thrown.code].exit;
 }

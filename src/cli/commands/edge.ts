@@ -5,7 +5,6 @@ import { parseConfig, readConfigFile } from "../../apps/load-config.ts";
 import { nodeConfigSchema } from "../../config/node-config.ts";
 import { formatAddress } from "../../core/address.ts";
 import { systemClock } from "../../core/clock.ts";
-import { SallyError } from "../../core/errors.ts";
 import type { AccessRecord } from "../../listeners/http1-options.ts";
 import type { CommandContext } from "../context.ts";
 import { stopSignals } from "../stop-signals.ts";
@@ -19,14 +18,11 @@ export interface EdgeFlags {
 export async function runEdge({ output }: CommandContext, flags: EdgeFlags): Promise<number> {
   const { config: path, json: _json, ...given } = flags;
   const file = path === undefined ? {} : await readConfigFile(path);
-  if (typeof file !== "object" || file === null || Array.isArray(file)) {
-    throw new SallyError("USAGE", `${path} must hold settings, such as "domain:"; see docs/config.md`);
-  }
   const config = parseConfig(nodeConfigSchema, { ...file, ...given }, path ?? "sally edge");
   const log = output.logger(config.logLevel);
   const stop = stopSignals();
   const onAccess = (record: AccessRecord): void => {
-    process.stderr.write(`${JSON.stringify({ ...record, visitor: formatAddress(record.visitor) })}\n`);
+    output.record({ ...record, visitor: formatAddress(record.visitor) });
   };
   const node = await startNode(config, { clock: systemClock, log, ...(config.accessLog ? { onAccess } : {}) });
   const { urls } = node;
