@@ -25,8 +25,11 @@ export interface CertificateUpkeepOptions {
   readonly onRenewed: () => void;
 }
 
-/** Short against the life of a certificate, long against the cost of looking; sleeps are noticed by it too. */
+/** Long against the cost of looking; sleeps are noticed by it too. */
 const lookEveryMs = 30_000;
+const lookEveryMinMs = 250;
+/** Short against the life of a certificate. */
+const looksPerLife = 8;
 /** A node that still says "invalid" after a renewal is not asked for one again before this. */
 const renewAgainAfterMs = 60_000;
 
@@ -55,7 +58,7 @@ export class CertificateUpkeep {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log, onRenewed } = this.#options;
     while (!signal.aborted) {
-      await sleep(clock, lookEveryMs, signal);
+      await sleep(clock, this.#lookMs(), signal);
       if (!this.#isDue()) continue;
       try {
         await this.#renew(signal);
@@ -65,6 +68,11 @@ export class CertificateUpkeep {
         log.warn("the certificate could not be renewed yet", { reason: toSallyError(thrown).message });
       }
     }
+  }
+
+  #lookMs(): number {
+    const { notBeforeMs, notAfterMs } = this.#options.validity();
+    return Math.max(lookEveryMinMs, Math.min(lookEveryMs, (notAfterMs - notBeforeMs) / looksPerLife));
   }
 
   #isDue(): boolean {

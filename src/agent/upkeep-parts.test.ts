@@ -158,10 +158,10 @@ describe("pending requests", () => {
 });
 
 describe("certificate upkeep", () => {
-  function setUp(renew: () => Promise<void>) {
+  function setUp(renew: () => Promise<void>, lifeMs = 1_000_000) {
     const clock = new FakeClock();
     const startMs = clock.wallMs();
-    let validity = { notBeforeMs: startMs, notAfterMs: startMs + 1_000_000 };
+    let validity = { notBeforeMs: startMs, notAfterMs: startMs + lifeMs };
     let renewals = 0;
     let news = 0;
     const upkeep = new CertificateUpkeep({
@@ -171,16 +171,16 @@ describe("certificate upkeep", () => {
       renew: async () => {
         renewals++;
         await renew();
-        validity = { notBeforeMs: clock.wallMs(), notAfterMs: clock.wallMs() + 1_000_000 };
+        validity = { notBeforeMs: clock.wallMs(), notAfterMs: clock.wallMs() + lifeMs };
       },
       onRenewed: () => news++,
     });
     return { clock, upkeep, count: () => ({ renewals, news }) };
   }
 
-  async function advance(clock: FakeClock, ms: number): Promise<void> {
-    for (let done = 0; done < ms; done += 30_000) {
-      clock.advance(30_000);
+  async function advance(clock: FakeClock, ms: number, stepMs = 30_000): Promise<void> {
+    for (let done = 0; done < ms; done += stepMs) {
+      clock.advance(stepMs);
       await settle();
     }
   }
@@ -197,6 +197,30 @@ describe("certificate upkeep", () => {
     expect(count().renewals).toBe(1);
     controller.abort();
     expect(await running).toBe("stopped");
+  });
+
+  test("a certificate that lives for seconds is renewed in time, too", async () => {
+    const { clock, upkeep, count } = setUp(async () => {}, 4_000);
+    const controller = new AbortController();
+    const running = upkeep.run(controller.signal).catch(() => "stopped");
+    await advance(clock, 1_500, 100);
+    expect(count().renewals).toBe(0);
+    await advance(clock, 1_500, 100);
+    expect(count().renewals).toBe(1);
+    await advance(clock, 6_000, 100);
+    expect(count().renewals).toBe(4);
+    controller.abort();
+    await running;
+  });
+
+  test("a life of nothing is no tight loop", async () => {
+    const { clock, upkeep, count } = setUp(async () => {}, 0);
+    const controller = new AbortController();
+    const running = upkeep.run(controller.signal).catch(() => "stopped");
+    await advance(clock, 1_000, 10);
+    expect(count().renewals).toBeLessThanOrEqual(4);
+    controller.abort();
+    await running;
   });
 
   test("asks again when the node cannot be reached, and gives up when it refuses", async () => {

@@ -16,12 +16,15 @@ const credentialSchema = z.object({
   caPem: z.string(),
   keyPem: z.string(),
   certificatePem: z.string(),
+  /** When the certificate came, by this machine's clock. */
+  receivedMs: z.number(),
 });
 
 /** Everything an agent needs to link to one node. Holds a private key: never logged. */
 export type Credential = z.output<typeof credentialSchema>;
 
 const edgeSchema = z.object({ credential: z.string().regex(/^[0-9a-f]{16,64}$/) });
+const loginSchema = z.object({ edge: z.string() });
 
 export class AgentState {
   readonly #home: string;
@@ -56,8 +59,20 @@ export class AgentState {
     return text === undefined ? undefined : parse(edgeSchema, text)?.credential;
   }
 
-  async rememberEdge(edge: string, key: string): Promise<void> {
-    await writeText(this.#edgePath(edge), `${JSON.stringify({ credential: key })}\n`);
+  /** `sally login` chose this credential for this node, and this node for commands that name none. */
+  async rememberEdge({ authority, url }: { authority: string; url: string }, key: string): Promise<void> {
+    await writeText(this.#edgePath(authority), `${JSON.stringify({ credential: key })}\n`);
+    await writeText(this.#loginPath(), `${JSON.stringify({ edge: url })}\n`);
+  }
+
+  /** URL of the node of the last login. */
+  async lastEdge(): Promise<string | undefined> {
+    const text = await readText(this.#loginPath());
+    return text === undefined ? undefined : parse(loginSchema, text)?.edge;
+  }
+
+  #loginPath(): string {
+    return join(this.#home, "login.json");
   }
 
   #credentialPath(key: string): string {

@@ -6,24 +6,27 @@
 import { randomBytes } from "node:crypto";
 import { loadavg, availableParallelism } from "node:os";
 import { type Agent, createAgent } from "../agent/agent.ts";
+import { Backoff } from "../agent/backoff.ts";
 import type { AgentEvent } from "../agent/events.ts";
+import { classifyFailure } from "../agent/failures.ts";
 import type { AgentNode } from "../agent/link-keeper.ts";
 import type { AgentTunnel } from "../agent/tunnel-set.ts";
-import type { Clock } from "../core/clock.ts";
+import { sleep, type Clock } from "../core/clock.ts";
+import { SallyError } from "../core/errors.ts";
 import type { LinkAuth } from "../core/identity.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { createDialler, type TransportMode } from "../transport/dialler.ts";
 import { createQuicConnector, QuicEndpoints } from "../transport/quic/connector.ts";
-import { createWebsocketConnector } from "../transport/websocket/connector.ts";
-import { certificateTimes, loadCaCertificate, nodeServerName } from "../trust/certificates.ts";
+import { loadCaCertificate } from "../trust/certificates.ts";
 import { importKeyPair } from "../trust/key-pair.ts";
 import { createLinkAuth } from "../trust/link-auth.ts";
 import { decodePem } from "../trust/pem.ts";
 import { WindowBudget } from "../wire/window-budget.ts";
 import type { AgentState } from "./agent-state.ts";
 import type { EdgeAddress } from "./edge-address.ts";
-import { type EnrolOptions, type HeldCredential, obtainCredential, renew } from "./enrol.ts";
+import { enrol, type EnrolOptions, type HeldCredential, obtainCredential, renew, validityOf } from "./enrol.ts";
+import { createNodeWebsocket } from "./node-access.ts";
 import { version } from "./version.ts";
 
 export interface AgentDeps {
@@ -40,13 +43,11 @@ export interface AgentDeps {
   readonly signal: AbortSignal;
 }
 
-/** Enrols if needed and starts linking. @throws SallyError as `obtainCredential` */
+/** Enrols if needed, trying for ever while no node can be asked, and starts linking. @throws SallyError as `obtainCredential` */
 export async function startAgent(deps: AgentDeps): Promise<Agent> {
-  const { edges, state, token, clock, log, signal } = deps;
-  const [first] = edges;
-  if (first === undefined) throw new Error("an agent has at least one edge");
-  const enrolment: EnrolOptions = { edge: first, state, signal };
-  const keyring = new Keyring(enrolment, clock, await obtainCredential(enrolment, token));
+  const { clock, log } = deps;
+  if (deps.edges.length === 0) throw new Error("an agent has at least one edge");
+  const keyring = new Keyring(deps, await obtainPatiently(deps));
   await keyring.load();
   const agent = createAgent({
     nodes: createNodes(deps, keyring),
@@ -67,18 +68,34 @@ export async function startAgent(deps: AgentDeps): Promise<Agent> {
   return agent;
 }
 
+/** A node that is not there yet is no reason to give up, on the first start no more than later. */
+async function obtainPatiently(deps: AgentDeps): Promise<HeldCredential> {
+  const { edges, token, clock, signal, onEvent } = deps;
+  const { reconnectBackoffMinMs: minMs, reconnectBackoffMaxMs: maxMs } = limits;
+  const backoff = new Backoff({ minMs, maxMs, random: Math.random });
+  for (;;) {
+    try {
+      return await obtainCredential(deps, token);
+    } catch (error) {
+      const mayPass = error instanceof SallyError && classifyFailure(error, false) === "retry";
+      if (!mayPass || error.code === "STORE_FAILED" || signal.aborted) throw error;
+      const delayMs = backoff.nextMs();
+      onEvent({ event: "retry", node: edges[0]?.url ?? "", error, delayMs });
+      await sleep(clock, delayMs, signal);
+    }
+  }
+}
+
 /** The credential in use and what is derived from it. */
 class Keyring {
-  readonly #enrolment: EnrolOptions;
-  readonly #clock: Clock;
+  readonly #deps: AgentDeps;
   /** One for the life of the process: a reconnect is known by it. */
   readonly #process = randomBytes(16).toString("hex");
   #held: HeldCredential;
   #auth: LinkAuth | undefined;
 
-  constructor(enrolment: EnrolOptions, clock: Clock, held: HeldCredential) {
-    this.#enrolment = enrolment;
-    this.#clock = clock;
+  constructor(deps: AgentDeps, held: HeldCredential) {
+    this.#deps = deps;
     this.#held = held;
   }
 
@@ -93,7 +110,7 @@ class Keyring {
   }
 
   get validity(): { notBeforeMs: number; notAfterMs: number } {
-    return certificateTimes(decodePem("CERTIFICATE", this.#held.credential.certificatePem));
+    return validityOf(this.#held.credential);
   }
 
   async load(): Promise<void> {
@@ -104,26 +121,34 @@ class Keyring {
       certificate: decodePem("CERTIFICATE", certificatePem),
       caCertificate: await loadCaCertificate(decodePem("CERTIFICATE", caPem)),
       process: this.#process,
-      clock: this.#clock,
+      clock: this.#deps.clock,
       allowsProxiedTls: true,
     });
   }
 
   async renew(signal: AbortSignal): Promise<void> {
-    this.#held = await renew({ ...this.#enrolment, signal }, this.#held);
+    this.#held = await this.#renewed(signal);
     await this.load();
+  }
+
+  async #renewed(signal: AbortSignal): Promise<HeldCredential> {
+    const { edges, state, token } = this.#deps;
+    const options: EnrolOptions = { edges, state, signal };
+    try {
+      return await renew(options, this.#held);
+    } catch (error) {
+      // Asleep for longer than a certificate can be renewed: who still has the token needs nobody's help.
+      const isTooOld = error instanceof SallyError && error.code === "CERTIFICATE_INVALID";
+      if (!isTooOld || token === undefined) throw error;
+      return await enrol(options, token);
+    }
   }
 }
 
 function createNodes({ edges, mode, clock, log }: AgentDeps, keyring: Keyring): AgentNode[] {
   const endpoints = new QuicEndpoints();
   return edges.map((edge) => {
-    const websocket = createWebsocketConnector({
-      url: `wss://${edge.authority}`,
-      tls: () => ({ serverName: nodeServerName, ...keyring.tls }),
-      clock,
-      ...(edge.proxyUrl === undefined ? {} : { proxyUrl: edge.proxyUrl }),
-    });
+    const websocket = createNodeWebsocket({ edge, tls: () => keyring.tls, clock });
     const quic = createQuicConnector({ address: edge, tls: () => keyring.tls, endpoints, clock });
     const dialler = createDialler({ quic, websocket, mode, clock, log, limits });
     return { label: edge.url, connector: dialler, ...(mode === "auto" ? { quicConnector: quic } : {}) };

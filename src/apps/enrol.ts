@@ -7,15 +7,18 @@ import { createEnrolClient, fetchCa, type IssuedCertificate } from "../api/enrol
 import { hexEncode, utf8Encode } from "../core/bytes.ts";
 import { systemClock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
-import { certificateTimes, verifyCertificate, loadCaCertificate } from "../trust/certificates.ts";
+import { limits } from "../core/limits.ts";
+import { certificateTimes, loadCaCertificate, openCertificate } from "../trust/certificates.ts";
 import { parseJoinToken } from "../trust/join-token.ts";
 import { exportPrivateKey, generateKeyPair, importKeyPair, sha256, signBytes } from "../trust/key-pair.ts";
 import { decodePem, encodePem } from "../trust/pem.ts";
 import type { AgentState, Credential } from "./agent-state.ts";
-import { type EdgeAddress, nodeRequest } from "./edge-address.ts";
+import type { EdgeAddress } from "./edge-address.ts";
+import { nodeRequest } from "./node-access.ts";
 
 export interface EnrolOptions {
-  readonly edge: EdgeAddress;
+  /** Asked in turn; they share one CA. */
+  readonly edges: readonly EdgeAddress[];
   readonly state: AgentState;
   readonly signal: AbortSignal;
 }
@@ -27,64 +30,86 @@ export interface HeldCredential {
 }
 
 /**
- * The credential to link with: of the given token if there is one, else what `sally login` left for this node. A
- * certificate past its end is renewed first.
+ * The credential to link with: of the given token if there is one, else what `sally login` left for one of the nodes.
+ * It may have expired: whoever links renews it first.
  * @throws SallyError AUTH_FAILED without token and login; TOKEN_INVALID, CA_MISMATCH, CONNECT_FAILED …
  */
 export async function obtainCredential(options: EnrolOptions, token: string | undefined): Promise<HeldCredential> {
-  const { edge, state } = options;
-  const key = token === undefined ? await state.credentialKeyFor(edge.authority) : await credentialKey(token);
+  const { edges, state } = options;
+  const key = token === undefined ? await loginKey(options) : await credentialKey(token);
   const credential = key === undefined ? undefined : await state.readCredential(key);
-  if (key !== undefined && credential !== undefined) return { key, credential: await fresh(options, key, credential) };
-  if (token === undefined) {
-    throw new SallyError(
-      "AUTH_FAILED",
-      `this machine is not logged in to ${edge.url}: run "sally login ${edge.url} --token-file FILE", or pass --token-file`,
-    );
-  }
-  return await enrol(options, token);
+  if (key !== undefined && credential !== undefined) return { key, credential };
+  if (token !== undefined) return await enrol(options, token);
+  const url = edges[0]?.url ?? "";
+  throw new SallyError(
+    "AUTH_FAILED",
+    `this machine is not logged in to ${url}: run "sally login ${url} --token-file FILE", or pass --token-file`,
+  );
 }
 
 /** Trades a join token for a certificate, and keeps it. @throws SallyError TOKEN_INVALID, CA_MISMATCH, USAGE */
-export async function enrol({ edge, state, signal }: EnrolOptions, token: string): Promise<HeldCredential> {
+export async function enrol({ edges, state, signal }: EnrolOptions, token: string): Promise<HeldCredential> {
   const { secret, caFingerprint } = parseJoinToken(token);
-  const caPem = await fetchPinnedCa(edge, caFingerprint, signal);
   const pair = await generateKeyPair();
-  const client = createEnrolClient({
-    request: nodeRequest(edge, caPem, signal),
-    clock: systemClock,
-    caFingerprint,
-    sign: (data) => signBytes(pair.privateKey, data),
-  });
   const installation = await state.installation();
-  const issued = await client.enrol({ secret, publicKeySpki: pair.publicKeySpki, installation });
+  const { caPem, issued } = await askInTurn(edges, async (edge) => {
+    const pinnedCaPem = await fetchPinnedCa(edge, caFingerprint, signal);
+    const client = createEnrolClient({
+      request: nodeRequest(edge, pinnedCaPem, signal),
+      clock: systemClock,
+      caFingerprint,
+      sign: (data) => signBytes(pair.privateKey, data),
+    });
+    const reply = await client.enrol({ secret, publicKeySpki: pair.publicKeySpki, installation });
+    return { caPem: pinnedCaPem, issued: reply };
+  });
   const keyPem = await exportPrivateKey(pair.privateKey);
-  const credential = await keep({ caPem, caFingerprint, keyPem, issued });
+  const credential = await credentialOf({ caPem, caFingerprint, keyPem, issued });
   const key = await credentialKey(token);
   await state.writeCredential(key, credential);
   return { key, credential };
 }
 
 /** A new certificate for the same key, by proof of that key. @throws SallyError CERTIFICATE_REVOKED, CERTIFICATE_INVALID */
-export async function renew({ edge, state, signal }: EnrolOptions, held: HeldCredential): Promise<HeldCredential> {
+export async function renew({ edges, state, signal }: EnrolOptions, held: HeldCredential): Promise<HeldCredential> {
   const { caPem, caFingerprint, keyPem, certificatePem } = held.credential;
   const pair = await importKeyPair(keyPem);
-  const client = createEnrolClient({
-    request: nodeRequest(edge, caPem, signal),
-    clock: systemClock,
-    caFingerprint,
-    sign: (data) => signBytes(pair.privateKey, data),
+  const issued = await askInTurn(edges, async (edge) => {
+    const client = createEnrolClient({
+      request: nodeRequest(edge, caPem, signal),
+      clock: systemClock,
+      caFingerprint,
+      sign: (data) => signBytes(pair.privateKey, data),
+    });
+    return await client.renew({ certificate: decodePem("CERTIFICATE", certificatePem) });
   });
-  const issued = await client.renew({ certificate: decodePem("CERTIFICATE", certificatePem) });
-  const credential = await keep({ caPem, caFingerprint, keyPem, issued });
+  const credential = await credentialOf({ caPem, caFingerprint, keyPem, issued });
   await state.writeCredential(held.key, credential);
   return { key: held.key, credential };
 }
 
-async function fresh(options: EnrolOptions, key: string, credential: Credential): Promise<Credential> {
-  const { notAfterMs } = certificateTimes(decodePem("CERTIFICATE", credential.certificatePem));
-  if (systemClock.wallMs() < notAfterMs) return credential;
-  return (await renew(options, { key, credential })).credential;
+/**
+ * From when to when a certificate is good, by our own clock: counted from its arrival, since the times inside are the
+ * node's, and a laptop's clock may be off by any amount.
+ */
+export function validityOf({ certificatePem, receivedMs }: Credential): { notBeforeMs: number; notAfterMs: number } {
+  const { notBeforeMs, notAfterMs } = certificateTimes(decodePem("CERTIFICATE", certificatePem));
+  const lifeMs = notAfterMs - notBeforeMs - limits.certificateBackdateMs;
+  return { notBeforeMs: receivedMs, notAfterMs: receivedMs + Math.max(0, lifeMs) };
+}
+
+/** A refusal by one node is final; one that cannot be asked is not. */
+async function askInTurn<T>(edges: readonly EdgeAddress[], ask: (edge: EdgeAddress) => Promise<T>): Promise<T> {
+  const failures: unknown[] = [];
+  for (const edge of edges) {
+    try {
+      return await ask(edge);
+    } catch (error) {
+      if (!(error instanceof SallyError) || error.row.exit >= 2) throw error;
+      failures.push(error);
+    }
+  }
+  throw failures[0];
 }
 
 async function fetchPinnedCa(edge: EdgeAddress, caFingerprint: string, signal: AbortSignal): Promise<string> {
@@ -94,7 +119,7 @@ async function fetchPinnedCa(edge: EdgeAddress, caFingerprint: string, signal: A
   throw new SallyError("CA_MISMATCH", `${edge.url} is not the node that the token was made for: check both`);
 }
 
-async function keep(parts: {
+async function credentialOf(parts: {
   caPem: string;
   caFingerprint: string;
   keyPem: string;
@@ -102,9 +127,24 @@ async function keep(parts: {
 }): Promise<Credential> {
   const { caPem, caFingerprint, keyPem, issued } = parts;
   const ca = await loadCaCertificate(decodePem("CERTIFICATE", caPem));
-  const peer = await verifyCertificate(issued.certificate, ca, systemClock.wallMs());
-  const certificatePem = encodePem("CERTIFICATE", issued.certificate);
-  return { version: 1, identity: peer.identity, caFingerprint, caPem, keyPem, certificatePem };
+  const { peer } = await openCertificate(issued.certificate, ca);
+  return {
+    version: 1,
+    identity: peer.identity,
+    caFingerprint,
+    caPem,
+    keyPem,
+    certificatePem: encodePem("CERTIFICATE", issued.certificate),
+    receivedMs: systemClock.wallMs(),
+  };
+}
+
+async function loginKey({ edges, state }: EnrolOptions): Promise<string | undefined> {
+  for (const edge of edges) {
+    const key = await state.credentialKeyFor(edge.authority);
+    if (key !== undefined) return key;
+  }
+  return undefined;
 }
 
 /** A hash of the token, so that two tokens on one machine never mix; the token cannot be found from it. */

@@ -111,12 +111,12 @@ async function readPem(path: string): Promise<string> {
   }
 }
 
-/** On the public port a link has no client certificate of ours: it is refused unless a proxy is trusted to end TLS. */
+/** On the public ports nobody is asked for a certificate: the link's handshake alone proves who the agent is. */
 function acceptPublicLink(acceptor: WebsocketLinkAcceptor, request: LinkRequest, domain: string): boolean {
   const host = request.head.authority.replace(/:\d+$/, "");
   if (host !== domain) return false;
   const { duplex, head, meta, earlyBytes } = request;
-  acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes });
+  acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(meta.tls) });
   return true;
 }
 
@@ -138,8 +138,7 @@ async function openTunnelPort(
       handler: options.enrolHandler,
       tls: { ...tls, requestCert: true },
       onLinkRequest({ duplex, head, meta, earlyBytes }) {
-        const proven = meta.tls === undefined ? undefined : { ...meta.tls, peerCertificateRejected: false };
-        acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(proven) });
+        acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(meta.tls) });
         return true;
       },
     });
@@ -162,13 +161,11 @@ async function openTunnelPort(
 
 type ProvenTls = NonNullable<Parameters<WebsocketLinkAcceptor["accept"]>[0]["tls"]>;
 
-function linkTls(
-  proven:
-    | { peerCertificate: Uint8Array | undefined; exporter: Uint8Array | undefined; peerCertificateRejected: boolean }
-    | undefined,
-): { tls?: ProvenTls } {
-  if (proven?.exporter === undefined) return {};
-  return { tls: { ...proven, exporter: proven.exporter } };
+function linkTls(tls: { peerCertificate: Uint8Array | undefined; exporter: Uint8Array | undefined } | undefined): {
+  tls?: ProvenTls;
+} {
+  if (tls?.exporter === undefined) return {};
+  return { tls: { peerCertificate: tls.peerCertificate, exporter: tls.exporter, peerCertificateRejected: false } };
 }
 
 /** The loopback or bound address under which this machine reaches a listener of its own. */

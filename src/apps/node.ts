@@ -11,6 +11,7 @@ import { bootstrapNode, type Bootstrapped } from "../control/bootstrap.ts";
 import { createControl, type Control } from "../control/control.ts";
 import { formatAddress } from "../core/address.ts";
 import type { Clock } from "../core/clock.ts";
+import { SallyError } from "../core/errors.ts";
 import type { LinkAuth } from "../core/identity.ts";
 import { limits as defaultLimits, type Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -18,7 +19,7 @@ import { createEdge, type Edge } from "../edge/edge.ts";
 import { ProbeBoard } from "../edge/probe-board.ts";
 import { createExit, type Exit } from "../exit/exit.ts";
 import type { ExitEvent } from "../exit/link-info.ts";
-import type { Handler } from "../http/exchange.ts";
+import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { AccessRecord } from "../listeners/http1-options.ts";
 import type { Registry } from "../ports/registry.ts";
 import type { TunnelEntry } from "../ports/tunnel-directory.ts";
@@ -227,9 +228,16 @@ class Node implements RunningNode {
       clock,
       log,
       limits: this.#limits,
-      nodeHandler: this.#control.enrolHandler,
+      nodeHandler: (exchange) => this.#answerForNode(exchange),
       isTrustedProxy: (host) => trustedProxies.check(host, host.includes(":") ? "ipv6" : "ipv4"),
     });
+  }
+
+  /** The login paths on a public port. In plain text a proxy has seen the token: no agent is told that it may go on. */
+  #answerForNode(exchange: Exchange): Promise<Reply> {
+    const isExposed = exchange.scheme === "http" && exchange.request.target.includes("/_sally/");
+    if (isExposed && !this.#config.trustTlsProxy) throw new SallyError("PROXY_UNTRUSTED");
+    return this.#control.enrolHandler(exchange);
   }
 
   #view(): ReturnType<typeof createNodeView> {

@@ -39,7 +39,7 @@ export const agentConfigSchema = z
       .default(limits.lanesPerLink)
       .describe("Lanes in the link."),
     inspect: z.string().default("off").describe("Address of the local inspector, or off."),
-    logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
+    logLevel: z.enum(["debug", "info", "warn", "error"]).default("warn").describe("Least level that is logged."),
     tunnels: z.array(tunnelConfigSchema).min(1).max(limits.tunnelsPerLink).describe("What to serve."),
   })
   .strict();

@@ -1,7 +1,8 @@
 /** `sally doctor`: checks what this machine can do, and whether each node is reachable over both transports. */
 
 import { AgentState } from "../../apps/agent-state.ts";
-import { parseEdgeUrl, nodeRequest } from "../../apps/edge-address.ts";
+import { parseEdgeUrl } from "../../apps/edge-address.ts";
+import { nodeRequest } from "../../apps/node-access.ts";
 import { version } from "../../apps/version.ts";
 import { fetchCa } from "../../api/enrol-client.ts";
 import { toSallyError } from "../../core/errors.ts";

@@ -1,6 +1,6 @@
 /** `sally http TARGET`: one tunnel, from flags. */
 
-import { parseConfig } from "../../apps/load-config.ts";
+import { agentSettings, parseConfig } from "../../apps/load-config.ts";
 import { agentConfigSchema } from "../../config/agent-config.ts";
 import type { CommandContext } from "../context.ts";
 import { type AgentFlags, runAgent } from "./run-agent.ts";
@@ -12,7 +12,8 @@ export interface HttpFlags extends AgentFlags {
 }
 
 export async function runHttp(context: CommandContext, flags: HttpFlags, target = ""): Promise<number> {
-  const { name, host, shared, json: _json, ...rest } = flags;
+  const { name, host, shared, json: _json, ...given } = flags;
   const tunnel = { target, name, host, shared };
-  return await runAgent(context, parseConfig(agentConfigSchema, { ...rest, tunnels: [tunnel] }, "sally http"));
+  const settings = { ...agentSettings(context.environment), ...given, tunnels: [tunnel] };
+  return await runAgent(context, parseConfig(agentConfigSchema, settings, "sally http"));
 }

@@ -4,7 +4,6 @@
  */
 
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent } from "../../agent/agent.ts";
 import type { AgentEvent } from "../../agent/events.ts";
@@ -12,8 +11,8 @@ import type { AgentTunnel } from "../../agent/tunnel-set.ts";
 import { startAgent } from "../../apps/agent.ts";
 import { AgentState } from "../../apps/agent-state.ts";
 import { parseEdgeUrl } from "../../apps/edge-address.ts";
-import { parseConfig, type Environment } from "../../apps/load-config.ts";
-import { type RunningNode, startNode } from "../../apps/node.ts";
+import { parseConfig, readGivenFile, type Environment } from "../../apps/load-config.ts";
+import type { NodeDeps, RunningNode } from "../../apps/node.ts";
 import type { AgentConfig, TunnelSettings } from "../../config/agent-config.ts";
 import { nodeConfigSchema } from "../../config/node-config.ts";
 import { parseOriginTarget } from "../../config/origin-target.ts";
@@ -45,7 +44,9 @@ export async function runAgent({ environment, output }: CommandContext, config: 
   const tunnels = config.tunnels.map((tunnel) => toAgentTunnel(tunnel));
   if (config.inspect !== "off") log.warn("the inspector is not part of this version: --inspect is ignored");
 
-  const embedded = isConfigured(config, environment) ? undefined : await startEmbeddedNode(environment, log);
+  const { edge = await state.lastEdge() } = config;
+  const embedded = edge === undefined ? await startEmbeddedNode(environment, log) : undefined;
+  const urls = embedded?.urls.tunnel ?? edge ?? [];
   const view = new AgentView(output, systemClock);
   let agent: Agent | undefined;
   const ended = Promise.withResolvers<number>();
@@ -54,11 +55,11 @@ export async function runAgent({ environment, output }: CommandContext, config: 
     if (event.event === "fatal") ended.resolve(event.exitCode);
   };
   try {
-    if (embedded !== undefined) view.explainEmbedded(embedded.urls.http);
+    if (embedded !== undefined) view.explainEmbedded(embedded.urls);
     agent = await startAgent({
-      edges: edgeUrls(config, environment, embedded).map((url) => parseEdgeUrl(url, environment)),
+      edges: [urls].flat().map((url) => parseEdgeUrl(url, environment)),
       state,
-      token: embedded?.agentToken ?? (await readToken(config.tokenFile ?? environment.tokenFile)),
+      token: embedded === undefined ? await readToken(config.tokenFile) : embedded.agentToken,
       mode: config.transport,
       lanes: config.lanes,
       tunnels,
@@ -81,21 +82,10 @@ export async function runAgent({ environment, output }: CommandContext, config: 
   }
 }
 
-function isConfigured(config: AgentConfig, environment: Environment): boolean {
-  return (config.edge ?? environment.edge) !== undefined;
-}
-
-function edgeUrls(config: AgentConfig, environment: Environment, embedded: RunningNode | undefined): string[] {
-  if (embedded !== undefined) return [embedded.urls.tunnel];
-  const edge = config.edge ?? environment.edge ?? [];
-  return typeof edge === "string" ? [edge] : edge;
-}
-
 /** A node on loopback with ports of the system's choice, so that the first command a person types works. */
-async function startEmbeddedNode(
-  environment: Environment,
-  log: Parameters<typeof startNode>[1]["log"],
-): Promise<RunningNode> {
+async function startEmbeddedNode(environment: Environment, log: NodeDeps["log"]): Promise<RunningNode> {
+  // Loaded only here: an agent of somebody else's node starts sooner without it.
+  const { startNode } = await import("../../apps/node.ts");
   const settings = {
     tunnel: "127.0.0.1:0",
     admin: "127.0.0.1:0",
@@ -113,12 +103,7 @@ async function startEmbeddedNode(
 }
 
 async function readToken(path: string | undefined): Promise<string | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    throw new SallyError("USAGE", `cannot read the token file ${path}: check the path and its permissions`, { cause });
-  }
+  return path === undefined ? undefined : await readGivenFile(path);
 }
 
 function toAgentTunnel(settings: TunnelSettings): AgentTunnel {

@@ -39,6 +39,11 @@ export interface WebsocketConnectOptions {
   readonly proxyUrl?: string;
   /** The TLS peer is a proxy and not the node: its certificate and exporter mean nothing to the link. */
   readonly isProxied?: boolean;
+  /**
+   * False where the TLS certificate is one for the host name and not the one that the node links with: it is verified
+   * by `tls` alone. The TLS connection may still end at the node, so its exporter is offered. Default true.
+   */
+  readonly isNodeCertificate?: boolean;
   readonly clock?: Clock;
   /** For each lane. Default limits.connectMs. */
   readonly connectMs?: number;
@@ -73,12 +78,12 @@ class LaneDialler {
   async connect(signal: AbortSignal): Promise<Session> {
     const id = randomHex(16);
     let laneCount = 1;
-    const isProxied = this.#options.isProxied ?? false;
+    const { isProxied = false, isNodeCertificate = true } = this.#options;
     return this.#open({ session: id, lane: 0 }, signal, (socket, earlyBytes) => {
       const session: WebsocketSession = new WebsocketSession({
         remote: socket.remote,
         host: this.#host,
-        peerCertificate: isProxied ? undefined : socket.tls?.peerCertificate,
+        peerCertificate: isProxied || !isNodeCertificate ? undefined : socket.tls?.peerCertificate,
         exporter: isProxied ? undefined : socket.tls?.exporter,
         isProxied,
         dialLane: (laneSignal) =>
