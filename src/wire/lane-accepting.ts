@@ -30,11 +30,7 @@ export function acceptLanes(core: LinkCore, session: Session, onFirst: (lane: La
     const { lanesPerLinkMax } = core.limits;
     if (guard === undefined || core.isClosed) return carrier.reset(new SallyError("PROTOCOL_VIOLATION"));
     if (core.laneCount + core.joiningCount >= lanesPerLinkMax) return carrier.reset(new SallyError("STREAM_LIMIT"));
-    const lane = new Lane(core, carrier, -1);
-    core.watch(lane);
-    core.clock.after(core.limits.handshakeMs, () => {
-      if (!lane.isJoined) lane.abort(new SallyError("CONNECT_TIMEOUT"));
-    });
+    core.watch(new Lane(core, carrier, -1), true);
   };
 
   const join = async (lane: Lane, payload: Uint8Array): Promise<void> => {

@@ -60,11 +60,8 @@ export class LaneOpener {
       const carrier = await this.#session.openLane(this.#stop.signal);
       if (core.isClosed) return carrier.reset(new SallyError("LINK_LOST"));
       const lane = new Lane(core, carrier, index);
-      core.watch(lane);
+      core.watch(lane, true);
       lane.sender.handshake(join);
-      core.clock.after(core.limits.handshakeMs, () => {
-        if (!lane.isJoined) lane.abort(new SallyError("CONNECT_TIMEOUT"));
-      });
     } catch (thrown) {
       if (core.isClosed) return;
       core.log.warn("a lane could not be opened", { lane: index, error: toSallyError(thrown, "LINK_LOST").message });

@@ -250,6 +250,16 @@ describe("liveness", () => {
     pair.agent.close();
   });
 
+  test("a link keeps one timer, whatever its lanes, and none once it is closed", async () => {
+    const [agentClock, nodeClock] = [new FakeClock(), new FakeClock()];
+    const pair = await linkPair({ lanes: 8, agent: { clock: agentClock }, node: { clock: nodeClock } });
+    await settle();
+    expect([agentClock.pending, nodeClock.pending]).toEqual([1, 1]);
+    pair.agent.close();
+    await settle();
+    expect([agentClock.pending, nodeClock.pending]).toEqual([0, 0]);
+  });
+
   test("one silent lane in use dies alone", async () => {
     const clock = new FakeClock();
     const pair = await linkPair({ lanes: 2, agent: { clock, ...recorded() }, node: { clock } });

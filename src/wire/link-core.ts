@@ -4,6 +4,7 @@
  */
 
 import type { Address } from "../core/address.ts";
+import type { Timer } from "../core/clock.ts";
 import { utf8Decode } from "../core/bytes.ts";
 import { errorCodeFromWire, SallyError, toSallyError } from "../core/errors.ts";
 import type { PeerIdentity } from "../core/identity.ts";
@@ -54,7 +55,7 @@ export class LinkCore implements Link, LaneHost {
   /** Lanes that have joined; control messages go over the first. */
   #lanes: Lane[] = [];
   /** Lanes that have not joined yet. */
-  readonly #joining = new Set<Lane>();
+  readonly #joining = new Map<Lane, Timer | undefined>();
   #result: HandshakeResult | undefined;
   #ownStreams = 0;
   #peerDrains = false;
@@ -144,13 +145,14 @@ export class LinkCore implements Link, LaneHost {
     this.#liveness.start();
   }
 
-  /** A lane that has not shown yet that it belongs here. */
-  watch(lane: Lane): void {
-    this.#joining.add(lane);
+  /** A lane that has not shown yet that it belongs here; a further one has limits.handshakeMs for it. */
+  watch(lane: Lane, isFurther = false): void {
+    const tooLate = (): void => lane.abort(new SallyError("CONNECT_TIMEOUT"));
+    this.#joining.set(lane, isFurther ? this.clock.after(this.limits.handshakeMs, tooLate) : undefined);
   }
 
   addLane(lane: Lane): void {
-    this.#joining.delete(lane);
+    this.#unwatch(lane);
     if (lane.isClosed) return;
     lane.join();
     this.#lanes.push(lane);
@@ -268,7 +270,7 @@ export class LinkCore implements Link, LaneHost {
   }
 
   onLaneClosed(lane: Lane, error: SallyError): void {
-    this.#joining.delete(lane);
+    this.#unwatch(lane);
     const at = this.#lanes.indexOf(lane);
     if (at >= 0) this.#lanes.splice(at, 1);
     if (this.isClosed) return;
@@ -314,6 +316,12 @@ export class LinkCore implements Link, LaneHost {
     this.#end(isClean ? undefined : (error ?? new SallyError("LINK_LOST")), "abrupt");
   }
 
+  /** Its timer would keep the lane, with its buffers, in memory. */
+  #unwatch(lane: Lane): void {
+    this.#joining.get(lane)?.cancel();
+    this.#joining.delete(lane);
+  }
+
   /** Graceful: the peer is told why, and the transport delivers what is queued. */
   #end(error: SallyError | undefined, manner: "graceful" | "abrupt"): void {
     if (this.isClosed) return;
@@ -322,13 +330,16 @@ export class LinkCore implements Link, LaneHost {
     this.closeError = error;
     this.#liveness.stop();
     this.#setup.onStop();
-    const lanes = [...this.#lanes, ...this.#joining];
+    const lanes = [...this.#lanes, ...this.#joining.keys()];
     const speaker = lanes[0];
     if (manner === "graceful" && speaker !== undefined && !speaker.isClosed) {
       speaker.sender.goaway(error?.row.wire ?? 0, error === undefined ? "" : error.message);
       speaker.sender.flush();
     }
-    for (const lane of lanes) lane.close(error ?? new SallyError("LINK_LOST"));
+    for (const lane of lanes) {
+      this.#unwatch(lane);
+      lane.close(error ?? new SallyError("LINK_LOST"));
+    }
     this.#session.close(manner === "graceful" ? undefined : error);
     if (this.#onEnded !== undefined) this.#onEnded(error);
     else if (this.#result !== undefined) this.#options.onClose(error, this);
