@@ -179,6 +179,8 @@ export class FakeOrigin implements Dialer {
   readonly dials: DialRequest[] = [];
   /** Links in the order in which they are preferred. */
   links = ["link-1"];
+  /** What `choose` answers. */
+  chosen: string | undefined;
   /** The origin goes away once so many bytes arrived on a stream. */
   closeAfterBytes: ((side: OriginSide) => number) | undefined;
   closeBy: (side: OriginSide) => void = (side) => side.end();
@@ -201,6 +203,10 @@ export class FakeOrigin implements Dialer {
     this.streams.push(side);
     this.script.onDial?.(side, request);
     return { stream: side.edge, linkId };
+  }
+
+  choose(): string | undefined {
+    return this.chosen;
   }
 
   serve(request: SeenRequest, side: OriginSide): void {

@@ -274,6 +274,25 @@ describe("dialling", () => {
     expect(exit.dialer.dial(dial).linkId).toBe(a.id);
   });
 
+  test("says which link is next where there are several, so that pooled streams of one do not starve the others", async () => {
+    const { exit, linkUp } = setUp();
+    const { choose } = exit.dialer;
+    expect(choose?.("demo")).toBeUndefined();
+    const a = await linkUp({ installation: "a" });
+    await claim(a, ["demo"], { shared: true });
+    expect(choose?.("demo")).toBeUndefined(); // there is no choice
+    const b = await linkUp({ installation: "b" });
+    await claim(b, ["demo"], { shared: true });
+    [a.streamCount, b.streamCount] = [20, 0];
+    expect(choose?.("demo")).toBe(b.id);
+    [a.streamCount, b.streamCount] = [20, 30];
+    expect(choose?.("demo")).toBe(a.id);
+    a.receive({ type: "origin", name: "demo", state: "down" });
+    expect(choose?.("demo")).toBe(b.id);
+    a.isDraining = true;
+    expect(choose?.("demo")).toBeUndefined();
+  });
+
   test("tries the next link when one is full, and says why when all are", async () => {
     const { exit, linkUp } = setUp();
     const [a, b] = [await linkUp({ installation: "a" }), await linkUp({ installation: "b" })];

@@ -26,7 +26,14 @@ export interface LinkDialerOptions {
 const headroomFloor = 0.05;
 
 export function createLinkDialer(options: LinkDialerOptions): Dialer {
-  return { dial: (request) => dial(options, request) };
+  return { dial: (request) => dial(options, request), choose: (tunnel) => choose(options, tunnel) };
+}
+
+function choose(options: LinkDialerOptions, tunnel: string): string | undefined {
+  const members = options.table.members(tunnel);
+  if (members === undefined || members.length < 2) return undefined;
+  const candidates = members.filter((member) => mayCarry(options, member));
+  return candidates.length < 2 ? undefined : pickMember(candidates, undefined, options.random).state.link.id;
 }
 
 function dial(options: LinkDialerOptions, request: DialRequest): DialResult {

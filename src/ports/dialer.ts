@@ -33,4 +33,9 @@ export interface Dialer {
    * @throws SallyError TUNNEL_UNKNOWN, TUNNEL_OFFLINE, OVERLOADED, STREAM_LIMIT, DRAINING
    */
   dial(request: DialRequest): DialResult;
+  /**
+   * The link that the next request should go over, where a tunnel has several: a pool takes a stream of that one, or
+   * dials. Otherwise an agent that came later would get nothing while the first one's streams are idle.
+   */
+  choose?(tunnel: string): string | undefined;
 }

@@ -44,7 +44,12 @@ export class OriginClient {
   readonly #parts: OriginClientParts;
 
   constructor({ dialer, clock, limits, isTrustedProxy }: OriginClientOptions) {
-    const pool = new StreamPool({ clock, limits, deadlines: new Deadlines(clock) });
+    const pool = new StreamPool({
+      clock,
+      limits,
+      deadlines: new Deadlines(clock),
+      choose: (tunnel) => dialer.choose?.(tunnel),
+    });
     const nowMs = (): number => clock.nowMs();
     this.#parts = {
       clock,

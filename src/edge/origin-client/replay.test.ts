@@ -401,6 +401,20 @@ describe("origins that close idle connections after 5 s, as Node does", () => {
 });
 
 describe("the pool", () => {
+  test("keeps to the link that is chosen where there are several, also while another's streams are idle", async () => {
+    const rig = new TestRig();
+    const carriers = async (chosen: string): Promise<string> => {
+      rig.origin.chosen = chosen;
+      rig.origin.links = [chosen];
+      await rig.ask();
+      return rig.origin.streams[rig.origin.requests.at(-1)!.stream - 1]!.linkId; // streams count from 1
+    };
+    const seen: string[] = [];
+    for (const link of ["link-1", "link-2", "link-2", "link-1", "link-1", "link-2"]) seen.push(await carriers(link));
+    expect(seen).toEqual(["link-1", "link-2", "link-2", "link-1", "link-1", "link-2"]);
+    expect(rig.origin.dials).toHaveLength(2);
+  });
+
   test("reuses the stream used last, and never puts two requests on one", async () => {
     const held: OriginSide[] = [];
     const rig = new TestRig({ onRequest: (_request, side) => void held.push(side) });

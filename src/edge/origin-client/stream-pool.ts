@@ -15,6 +15,8 @@ export interface StreamPoolOptions {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly deadlines: Deadlines;
+  /** Which link is to carry the next request, where there are several. */
+  readonly choose: (tunnel: string) => string | undefined;
 }
 
 const retiredLinksMax = 1_024;
@@ -25,16 +27,26 @@ const bulkLoadBytes = 64 * 1024;
 /** With so many idle streams behind bulk, one of them is taken all the same. */
 const idleBehindBulkMax = 64;
 
+/** The stream that is looked for. */
+interface Wanted {
+  readonly tunnel: TunnelEntry;
+  readonly nowMs: number;
+  /** Undefined: any link. */
+  readonly linkId: string | undefined;
+}
+
 export class StreamPool implements StreamKeeper {
   readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #deadlines: Deadlines;
+  readonly #choose: (tunnel: string) => string | undefined;
   readonly #idle = new Map<string, OriginStream[]>();
   readonly #pins = new Map<VisitorConnection, OriginStream[]>();
   readonly #retiredLinks = new Set<string>();
   #isClosed = false;
 
-  constructor({ clock, limits, deadlines }: StreamPoolOptions) {
+  constructor({ clock, limits, deadlines, choose }: StreamPoolOptions) {
+    this.#choose = choose;
     this.#clock = clock;
     this.#limits = limits;
     this.#deadlines = deadlines;
@@ -48,10 +60,11 @@ export class StreamPool implements StreamKeeper {
   /** A stream that may serve this visitor now, or undefined. */
   take(tunnel: TunnelEntry, connection: VisitorConnection, nowMs: number): OriginStream | undefined {
     if (this.#pins.size > 0) {
-      const pinned = this.#pop(this.#pins.get(connection), tunnel, nowMs);
+      const pinned = this.#pop(this.#pins.get(connection), { tunnel, nowMs, linkId: undefined });
       if (pinned !== undefined) return pinned;
     }
-    return this.#pop(this.#idle.get(tunnel.name), tunnel, nowMs);
+    const idle = this.#idle.get(tunnel.name);
+    return idle === undefined ? undefined : this.#pop(idle, { tunnel, nowMs, linkId: this.#choose(tunnel.name) });
   }
 
   /** Watches a stream that was just dialled. */
@@ -128,7 +141,7 @@ export class StreamPool implements StreamKeeper {
     return idle;
   }
 
-  #pop(idle: OriginStream[] | undefined, tunnel: TunnelEntry, nowMs: number): OriginStream | undefined {
+  #pop(idle: OriginStream[] | undefined, { tunnel, nowMs, linkId }: Wanted): OriginStream | undefined {
     if (idle === undefined) return undefined;
     let best: OriginStream | undefined;
     let bestAt = -1;
@@ -142,6 +155,7 @@ export class StreamPool implements StreamKeeper {
         if (best !== undefined) bestAt--; // it stood behind the one that went
         continue;
       }
+      if (linkId !== undefined && stream.linkId !== linkId) continue;
       looks--;
       const load = stream.laneLoadBytes;
       if (load >= bestLoad) continue;
