@@ -272,6 +272,8 @@ class Node implements RunningNode {
           identity: event.link.identity,
           transport: event.link.transport,
         });
+      case "link-draining":
+        return this.#edge.retireLink(event.link.id);
       case "link-down":
         this.#edge.retireLink(event.link.id);
         return log.info("link down", { link: event.link.id, code: event.error?.code });

@@ -33,6 +33,8 @@ export interface ClaimsOptions {
   readonly onClaimed: (membership: Membership) => void;
   readonly onRefused: (state: LinkState, name: string | undefined, code: ErrorCode) => void;
   readonly onReplaced: (membership: Membership) => void;
+  /** The link lost its last name: it finishes what runs. */
+  readonly onDraining: (state: LinkState) => void;
 }
 
 type ClaimMessage = Extract<ControlMessage, { readonly type: "claim" }>;
@@ -54,7 +56,7 @@ export async function answerClaim(options: ClaimsOptions, state: LinkState, mess
     if (placed.ok) claimed.add(result.name);
     results.push(placed);
   }
-  letGo(gaveWay);
+  letGo(options, gaveWay);
   if (!state.link.isClosed) state.link.send({ type: "claimed", requestId: message.requestId, results });
 }
 
@@ -115,12 +117,13 @@ function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): 
  * Links that lost their last name get no new streams, finish what runs, and close. Most often the agent came back because
  * the old link is dead: whoever waits for it should not wait longer than necessary.
  */
-function letGo(gaveWay: readonly Membership[]): void {
+function letGo(options: ClaimsOptions, gaveWay: readonly Membership[]): void {
   for (const { state } of gaveWay) {
     state.link.suspect();
     if (state.memberships.size > 0 || state.isDraining) continue;
     state.isDraining = true;
     state.link.drain();
+    options.onDraining(state);
   }
 }
 

@@ -115,7 +115,7 @@ describe("claims", () => {
   });
 
   test("a newer link of the same process takes over silently, and the old one is drained", async () => {
-    const { exit, linkUp } = setUp();
+    const { events, exit, linkUp } = setUp();
     const old = await linkUp();
     await claim(old, ["demo"]);
     const next = await linkUp();
@@ -124,6 +124,7 @@ describe("claims", () => {
     expect(old.isSuspected).toBe(true);
     expect(old.isClosed).toBe(false);
     expect(old.sentOf("replaced")).toEqual([]);
+    expect(events.filter(({ event }) => event === "link-draining")).toMatchObject([{ link: { id: old.id } }]);
     expect(exit.dialer.dial(dial).linkId).toBe(next.id);
   });
 
@@ -301,6 +302,15 @@ describe("dialling", () => {
     expect(exit.dialer.dial({ ...dial, avoidLink: b.id }).linkId).toBe(b.id);
     b.openError = new SallyError("OVERLOADED");
     expect(codeOf(() => exit.dialer.dial({ ...dial, avoidLink: a.id }))).toBe("STREAM_LIMIT");
+  });
+
+  test("an agent that says GOAWAY is reported, so that idle streams do not keep it waiting", async () => {
+    const { events, linkUp } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.isDraining = true;
+    link.options?.onDrain?.(link);
+    expect(events.at(-1)).toMatchObject({ event: "link-draining", link: { id: link.id } });
   });
 
   test("an agent that said GOAWAY is offline", async () => {

@@ -116,6 +116,7 @@ class ExitNode implements Exit {
       onClaimed: ({ name, state }) => this.#emit({ event: "claimed", name, link: this.#info(state) }),
       onRefused: (state, name, code) => this.#emit({ event: "refused", name, code, link: this.#info(state) }),
       onReplaced: ({ name, state }) => this.#emit({ event: "replaced", name, link: this.#info(state) }),
+      onDraining: (state) => this.#emit({ event: "link-draining", link: this.#info(state) }),
     };
     this.#scope.run("the check of live links", (signal) => this.#watch(signal));
     this.#scope.run("the extension of leases", (signal) => this.#touch(signal));
@@ -197,6 +198,7 @@ class ExitNode implements Exit {
       limits,
       onStream: (stream) => stream.refuse(new SallyError("FORBIDDEN", "An agent opens no streams.")),
       onMessage: (message, link) => this.#onMessage(message, link),
+      onDrain: (link) => this.#onDrain(link),
       onClose: (error, link) => this.#onClose(error, link),
       ...(schedule === undefined ? {} : { schedule }),
     };
@@ -224,6 +226,11 @@ class ExitNode implements Exit {
       link.drain();
     }
     return state;
+  }
+
+  #onDrain(link: Link): void {
+    const state = this.#links.get(link);
+    if (state !== undefined) this.#emit({ event: "link-draining", link: this.#info(state) });
   }
 
   #onClose(error: SallyError | undefined, link: Link): void {

@@ -59,6 +59,7 @@ export class LinkCore implements Link, LaneHost {
   #result: HandshakeResult | undefined;
   #ownStreams = 0;
   #peerDrains = false;
+  #hasToldDrain = false;
   #onEnded: ((error: SallyError | undefined) => void) | undefined;
 
   constructor(setup: LinkCoreOptions) {
@@ -237,8 +238,9 @@ export class LinkCore implements Link, LaneHost {
   onStreamDone(stream: WireStream): void {
     if (stream.isIncoming) this.#admission.count--;
     else this.#ownStreams--;
-    if (stream.cancelWait === undefined) this.budget.release(stream.windowBytes);
-    else stream.cancelWait();
+    if (stream.cancelWait === undefined) {
+      stream.held = this.budget.retire(stream, stream.windowBytes, stream.unconsumedBytes);
+    } else stream.cancelWait();
     stream.cancelWait = undefined;
     if (this.isDraining && this.streamCount === 0) queueMicrotask(() => this.#closeWhenDone());
   }
@@ -299,12 +301,19 @@ export class LinkCore implements Link, LaneHost {
     if (wire === 0) {
       this.#peerDrains = !this.isDraining;
       this.isDraining = true;
+      this.#tellDrain();
       return this.#closeWhenDone();
     }
     const reason = utf8Decode(payload.subarray(goawayBytes, goawayBytes + this.limits.reasonBytes));
     const error = new SallyError(errorCodeFromWire(wire), reason === "" ? undefined : reason);
     if (!lane.isJoined && this.#result !== undefined) return lane.abort(error);
     this.#end(error, "abrupt");
+  }
+
+  #tellDrain(): void {
+    if (this.#hasToldDrain || this.#result === undefined) return;
+    this.#hasToldDrain = true;
+    this.#options.onDrain?.(this);
   }
 
   #closeWhenDone(): void {

@@ -116,6 +116,7 @@ test("a drained link opens nothing new and closes cleanly when its last stream i
   expect(() => node.open(http)).toThrow(SallyError);
   await settle();
   expect(agent.isDraining).toBe(true);
+  expect([agentSeen.drains, nodeSeen.drains]).toEqual([1, 0]);
   expect(node.isClosed).toBe(false);
   stream.end();
   agentSeen.streams[0]!.end();

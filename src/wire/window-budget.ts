@@ -14,11 +14,31 @@ interface Waiter {
   readonly onGranted: () => void;
 }
 
+/** Bytes of a stream that is over and whose owner has not consumed them: they still take memory. */
+export class HeldBytes {
+  readonly #budget: WindowBudget;
+  #bytes: number;
+
+  constructor(budget: WindowBudget, bytes: number) {
+    this.#budget = budget;
+    this.#bytes = bytes;
+  }
+
+  release(byteCount = this.#bytes): void {
+    const bytes = Math.min(byteCount, this.#bytes);
+    if (bytes === 0) return;
+    this.#bytes -= bytes;
+    this.#budget.release(bytes);
+  }
+}
+
 export class WindowBudget {
   readonly maxBytes: number;
   readonly waitersMax: number;
   #usedBytes = 0;
   readonly #waiters = new Set<Waiter>();
+  /** An owner that drops its stream without a word holds nothing more. */
+  readonly #forgotten = new FinalizationRegistry<HeldBytes>((held) => held.release());
 
   constructor(maxBytes: number, waitersMax = 1_000) {
     this.maxBytes = maxBytes;
@@ -64,6 +84,15 @@ export class WindowBudget {
     this.#usedBytes -= bytes;
     if (this.#usedBytes < 0) throw new Error("assertion failed: released more window than was reserved");
     if (this.#waiters.size > 0) this.#serve();
+  }
+
+  /** `stream` gives up its window but for `heldBytes`, which come back as they are released, or with its collection. */
+  retire(stream: object, windowBytes: number, heldBytes: number): HeldBytes | undefined {
+    this.release(windowBytes - heldBytes);
+    if (heldBytes === 0) return undefined;
+    const held = new HeldBytes(this, heldBytes);
+    this.#forgotten.register(stream, held);
+    return held;
   }
 
   #serve(): void {

@@ -9,6 +9,7 @@ import { idleHandler } from "../core/duplex.ts";
 import { assert, type SallyError } from "../core/errors.ts";
 import type { Lane } from "./lane.ts";
 import type { Preamble } from "./preamble.ts";
+import type { HeldBytes } from "./window-budget.ts";
 
 /** A stream of a link, as its opener holds it. */
 export interface LinkStream extends DialledStream {
@@ -59,6 +60,8 @@ export class WireStream implements IncomingStream {
   /** How much the peer may still send. */
   receiveCredit: number;
   unconsumedBytes = 0;
+  /** What the owner still held when the stream was over: counted until it is consumed. */
+  held: HeldBytes | undefined;
   finReceived = false;
   /** The stream is over on the wire. */
   isDone = false;
@@ -118,7 +121,7 @@ export class WireStream implements IncomingStream {
   }
 
   consume(byteCount: number): void {
-    if (this.isDone) return;
+    if (this.isDone) return this.held?.release(byteCount);
     this.unconsumedBytes -= byteCount;
     assert(this.unconsumedBytes >= 0, "a stream's owner consumed more than was delivered");
     this.#consumedBytes += byteCount;

@@ -17,6 +17,8 @@ export interface Seen {
   readonly streams: IncomingStream[];
   readonly messages: ControlMessage[];
   readonly closes: (SallyError | undefined)[];
+  /** How often the peer said that it drains. */
+  drains: number;
 }
 
 export interface EndOptions {
@@ -38,12 +40,13 @@ export function linkOptions(seen: Seen, end: EndOptions = {}): LinkOptions {
       end.onStream?.(stream);
     },
     onMessage: (message) => void seen.messages.push(message),
+    onDrain: () => void seen.drains++,
     onClose: (error) => void seen.closes.push(error),
   };
 }
 
 export function newSeen(): Seen {
-  return { streams: [], messages: [], closes: [] };
+  return { streams: [], messages: [], closes: [], drains: 0 };
 }
 
 export interface LinkPair {
