@@ -32,24 +32,25 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-/** A running `sally` command with --json: its events can be awaited, past ones included. */
-export class SallyProcess implements AsyncDisposable {
+export interface ProcessOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+}
+
+/** A running program that prints a JSON object a line: its events can be awaited, past ones included. */
+export class JsonProcess implements AsyncDisposable {
   readonly events: JsonEvent[] = [];
   readonly exited: Promise<number>;
   stderr = "";
-  readonly #child: Subprocess<"ignore", "pipe", "pipe">;
+  readonly #child: Subprocess<"pipe", "pipe", "pipe">;
   readonly #waiters = new Set<Waiter>();
   #hasEnded = false;
 
-  constructor(
-    args: readonly string[],
-    options: { env?: Record<string, string>; cwd?: string; wrap?: readonly string[] } = {},
-  ) {
-    const command = [...(options.wrap ?? []), process.execPath, "--no-env-file", entry, ...args];
-    this.#child = Bun.spawn(command, {
+  constructor(command: readonly string[], options: ProcessOptions = {}) {
+    this.#child = Bun.spawn([...command], {
       cwd: options.cwd ?? root,
       env: { ...process.env, NO_COLOR: "1", ...options.env },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe"],
     });
     const reading = Promise.all([this.#readEvents(), this.#readErrors()]);
     this.exited = this.#child.exited.then(async (code) => {
@@ -73,6 +74,12 @@ export class SallyProcess implements AsyncDisposable {
   /** The next event after now that matches. */
   waitForNext(matches: (event: JsonEvent) => boolean, timeoutMs = 20_000): Promise<JsonEvent> {
     return this.#waitForNew(matches, timeoutMs);
+  }
+
+  /** A line on its stdin, for programs of tests. */
+  writeLine(line: string): void {
+    void this.#child.stdin.write(`${line}\n`);
+    void this.#child.stdin.flush();
   }
 
   kill(signal: NodeJS.Signals): void {
@@ -142,6 +149,20 @@ export class SallyProcess implements AsyncDisposable {
   }
 }
 
+export interface SallyOptions extends ProcessOptions {
+  /** Put before the command, such as `ip netns exec NAME`. */
+  readonly wrap?: readonly string[];
+  /** Flags for Bun itself. */
+  readonly runtimeArgs?: readonly string[];
+}
+
+/** A running `sally` command with --json. */
+export class SallyProcess extends JsonProcess {
+  constructor(args: readonly string[], { wrap = [], runtimeArgs = [], ...options }: SallyOptions = {}) {
+    super([...wrap, process.execPath, ...runtimeArgs, "--no-env-file", entry, ...args], options);
+  }
+}
+
 export interface TestNode extends AsyncDisposable {
   readonly process: SallyProcess;
   readonly http: string;
@@ -153,16 +174,24 @@ export interface TestNode extends AsyncDisposable {
   readonly port: number;
 }
 
+export interface NodeOptions extends Pick<SallyOptions, "wrap" | "runtimeArgs"> {
+  readonly data?: string;
+  readonly args?: readonly string[];
+  readonly ports?: { readonly http: number; readonly tunnel: number; readonly admin: number };
+  /** Where visitors and agents connect; default loopback. */
+  readonly host?: string;
+}
+
 /** `sally edge` on ports of the system's choice, with a data folder of its own unless one is given. */
-export async function startNode(
-  options: { data?: string; args?: readonly string[]; ports?: { http: number; tunnel: number; admin: number } } = {},
-): Promise<TestNode> {
-  const scratch = options.data === undefined ? new Scratch() : undefined;
-  const data = options.data ?? scratch!.path; // one of the two
+export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
+  await using stack = new AsyncDisposableStack();
+  const { data = stack.use(new Scratch()).path, args = [], host = "127.0.0.1", wrap = [], runtimeArgs = [] } = options;
   const { http = 0, tunnel = 0, admin = 0 } = options.ports ?? {};
-  const addresses = ["--http", `127.0.0.1:${http}`, "--tunnel", `127.0.0.1:${tunnel}`, "--admin", `127.0.0.1:${admin}`];
-  const process = new SallyProcess(["edge", "--data", data, ...addresses, "--json", ...(options.args ?? [])]);
+  const addresses = ["--http", `${host}:${http}`, "--tunnel", `${host}:${tunnel}`, "--admin", `127.0.0.1:${admin}`];
+  const command = ["edge", "--data", data, ...addresses, "--json", ...args];
+  const process = stack.use(new SallyProcess(command, { wrap, runtimeArgs }));
   const ready = await process.waitFor("ready");
+  const started = stack.move();
   return {
     process,
     http: String(ready["http"]),
@@ -171,10 +200,7 @@ export async function startNode(
     data,
     tokenFile: join(data, "agent.token"),
     port: Number(new URL(String(ready["http"])).port),
-    async [Symbol.asyncDispose]() {
-      await process[Symbol.asyncDispose]();
-      scratch?.[Symbol.dispose]();
-    },
+    [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
 
@@ -193,11 +219,12 @@ export interface AgentOptions {
   readonly home?: string;
   readonly args?: readonly string[];
   readonly cwd?: string;
+  readonly wrap?: readonly string[];
 }
 
 /** Starts `sally http` without waiting for the tunnel. */
 export function spawnAgent(options: AgentOptions & { home: string }): SallyProcess {
-  const { node, target, name, transport = "auto", home, args = [], cwd } = options;
+  const { node, target, name, transport = "auto", home, args = [], cwd, wrap = [] } = options;
   const naming = name === undefined ? [] : ["--name", name];
   return new SallyProcess(
     [
@@ -213,23 +240,22 @@ export function spawnAgent(options: AgentOptions & { home: string }): SallyProce
       "--json",
       ...args,
     ],
-    { env: { SALLY_HOME: home }, ...(cwd === undefined ? {} : { cwd }) },
+    { env: { SALLY_HOME: home }, wrap, ...(cwd === undefined ? {} : { cwd }) },
   );
 }
 
 /** `sally http`, up: the tunnel event was seen. */
 export async function startAgent(options: AgentOptions): Promise<TestAgent> {
-  const scratch = options.home === undefined ? new Scratch() : undefined;
-  const process = spawnAgent({ ...options, home: options.home ?? scratch!.path }); // one of the two
+  await using stack = new AsyncDisposableStack();
+  const { home = stack.use(new Scratch()).path } = options;
+  const process = stack.use(spawnAgent({ ...options, home }));
   const tunnel = await process.waitFor("tunnel");
+  const started = stack.move();
   return {
     process,
     url: String(tunnel["url"]),
     name: String(tunnel["name"]),
     transport: String(tunnel["transport"]),
-    async [Symbol.asyncDispose]() {
-      await process[Symbol.asyncDispose]();
-      scratch?.[Symbol.dispose]();
-    },
+    [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
