@@ -65,11 +65,11 @@ export class OriginStream {
     options.counters.streams++;
     options.counters.openStreams++;
     this.#stream.handler = {
-      onData: (chunk) => void this.#early.push(chunk),
+      onData: (chunk) => this.#early.push(chunk),
       onEnd: () => void (this.#hasEarlyEnd = true),
       onDrain() {},
       onClose: () => {
-        this.#early.clear();
+        this.#dropEarly();
         this.#finish();
         this.#abandoned.abort(new SallyError("CANCELLED"));
       },
@@ -92,7 +92,7 @@ export class OriginStream {
   /** There is no origin for this stream. */
   refuse(error: SallyError): void {
     if (this.#isDone) return;
-    this.#early.clear();
+    this.#dropEarly();
     this.#finish();
     this.#stream.refuse(error);
   }
@@ -105,6 +105,12 @@ export class OriginStream {
     this.#stream.accept();
     while (this.#early.length > 0) this.#stream.handler.onData(this.#early.shift());
     if (this.#hasEarlyEnd) origin.end();
+  }
+
+  #dropEarly(): void {
+    const { length } = this.#early;
+    this.#early.clear();
+    if (length > 0) this.#stream.consume(length);
   }
 
   #fromStream(origin: Duplex): DuplexHandler {
@@ -136,6 +142,7 @@ export class OriginStream {
         // The visitor went away, or the link did: the origin must not take the cut for an end.
         this.#finish();
         origin.reset(error);
+        this.#takeOwed();
       },
     };
   }
@@ -154,12 +161,9 @@ export class OriginStream {
         else this.#owedToOrigin += length;
       },
       onEnd: () => this.#endFromOrigin(origin),
-      onDrain: () => {
-        const bytes = this.#owedToStream;
-        this.#owedToStream = 0;
-        if (bytes > 0) stream.consume(bytes);
-      },
+      onDrain: () => this.#takeOwed(),
       onClose: (error) => {
+        this.#takeOwed(); // the queue that held it is gone
         if (error === undefined) return this.#closeSide();
         this.#failFromOrigin(origin, error);
       },
@@ -181,8 +185,10 @@ export class OriginStream {
     const held = this.#held;
     if (held === undefined) return;
     this.#held = undefined;
-    if (this.#isDone) return;
-    for (const chunk of held) this.#stream.handler.onData(chunk);
+    for (const chunk of held) {
+      if (this.#isDone) this.#stream.consume(chunk.length);
+      else this.#stream.handler.onData(chunk);
+    }
   }
 
   /**
@@ -196,9 +202,7 @@ export class OriginStream {
     if (stream.preamble.protocol !== "http" || this.#isUpgraded) return;
     this.#isSealed = true;
     this.#letGo();
-    const bytes = this.#owedToStream;
-    this.#owedToStream = 0;
-    if (bytes > 0) stream.consume(bytes);
+    this.#takeOwed();
     origin.end();
   }
 
@@ -220,6 +224,13 @@ export class OriginStream {
       stream.reset(reset);
     };
     step();
+  }
+
+  /** What waited in the origin's queue has left it. */
+  #takeOwed(): void {
+    const bytes = this.#owedToStream;
+    this.#owedToStream = 0;
+    if (bytes > 0) this.#stream.consume(bytes);
   }
 
   #closeSide(): void {

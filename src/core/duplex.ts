@@ -31,7 +31,10 @@ export interface Duplex {
   end(): void;
   /** Drops both directions at once; the peer sees an abort, never a clean end. No handler call follows. Idempotent. */
   reset(error: SallyError): void;
-  /** Says that `byteCount` bytes of those delivered are done with, so the peer may send as many more. */
+  /**
+   * Says that `byteCount` bytes of those delivered are done with, so the peer may send as many more. What was delivered
+   * counts as held after the end and after `reset`, too, until it is consumed.
+   */
   consume(byteCount: number): void;
 }
 

@@ -14,6 +14,8 @@ export const limits = {
   lanesPerLink: 8,
   lanesPerLinkMax: 32,
   streamsPerLink: 10_000,
+  /** Stream ids of a lane grow and are never used twice; a link whose lanes have used theirs up is replaced. */
+  streamIdMax: 0xffff_ffff,
   controlMessageBytes: 64 * 1024,
   /** Control messages sent and not yet acknowledged. */
   controlUnackedMax: 1_024,

@@ -23,18 +23,23 @@ export function relay(left: Duplex, right: Duplex, onDone: (error: SallyError | 
     onEnd: () => sink.end(),
     onDrain() {
       // Our queue towards `source` emptied: what the other side delivered meanwhile is consumed now.
-      const bytes = sinkOwed.bytes;
-      sinkOwed.bytes = 0;
-      if (bytes > 0) sink.consume(bytes);
+      take(sink, sinkOwed);
     },
     onClose(error) {
       openSides--;
+      take(sink, sinkOwed); // the queue that held it is gone
       if (error !== undefined) {
         sink.reset(error);
+        take(source, owed);
         finish(error);
       } else if (openSides === 0) finish(undefined);
     },
   });
+  const take = (pipe: Duplex, delivered: { bytes: number }): void => {
+    const { bytes } = delivered;
+    delivered.bytes = 0;
+    if (bytes > 0) pipe.consume(bytes);
+  };
   const leftOwed = { bytes: 0 };
   const rightOwed = { bytes: 0 };
   left.handler = from(left, right, leftOwed, rightOwed);

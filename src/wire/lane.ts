@@ -24,7 +24,6 @@ import { LaneSender } from "./lane-sender.ts";
 import { decodePreamble, type Preamble } from "./preamble.ts";
 import { WireStream } from "./wire-stream.ts";
 
-const idMax = 0xffff_ffff;
 const sendCreditMax = 0x7fff_ffff;
 
 export class Lane {
@@ -101,7 +100,7 @@ export class Lane {
 
   /** False once all stream ids are used up. */
   get canOpen(): boolean {
-    return this.isJoined && !this.isClosed && this.#nextId <= idMax;
+    return this.isJoined && !this.isClosed && this.#nextId <= this.host.limits.streamIdMax;
   }
 
   open(preamble: Preamble, hasWindow: boolean): WireStream {

@@ -165,7 +165,10 @@ export class LinkCore implements Link, LaneHost {
     if (this.#ownStreams >= this.limits.streamsPerLink) throw new SallyError("STREAM_LIMIT");
     const usable = this.#lanes.every((lane) => lane.canOpen) ? this.#lanes : this.#lanes.filter((lane) => lane.canOpen);
     const lane = usable[placeStream(usable, this.rttMs)];
-    if (lane === undefined) throw new SallyError("LINK_LOST");
+    if (lane === undefined) {
+      this.drain(); // the lanes have used up their ids: the agent links anew
+      throw new SallyError("DRAINING");
+    }
     const bytes = this.limits.streamWindowInitialBytes;
     if (this.budget.tryReserve(bytes)) {
       this.#ownStreams++;

@@ -212,9 +212,8 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   // Events of the reply.
 
   consumed(byteCount: number): void {
-    if (this.#state === "gone") return;
-    this.#stream.consume(byteCount);
-    if (this.#reader.isDone) this.#settle();
+    this.#stream.consume(byteCount); // also when the stream is gone: a slow visitor may still hold what it brought
+    if (this.#state !== "gone" && this.#reader.isDone) this.#settle();
   }
 
   interim(head: ParsedReply): boolean {

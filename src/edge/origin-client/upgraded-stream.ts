@@ -56,7 +56,9 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   }
 
   reset(error: SallyError): void {
+    const dropped = this.#waiting.length;
     this.#waiting.clear();
+    if (dropped > 0) this.#stream.consume(dropped);
     this.#hasEnded = this.#hasClosed = false;
     this.#handler = idleHandler;
     this.#stream.handler = idleHandler;
