@@ -160,6 +160,8 @@ export class FrameDecoder {
 }
 
 const slabBytes = 64 * 1024;
+/** A frame is not cut down to less than this to fit into the buffer. */
+const fitMinBytes = 4 * 1024;
 
 /** Packs frames into a shared buffer; whatever is full, or flushed, goes out as one chunk that is never touched again. */
 export class FrameWriter {
@@ -183,10 +185,10 @@ export class FrameWriter {
     this.#putHeader(type, streamId, length);
   }
 
-  /** Header of a frame whose payload the caller sends by itself after `flush`. */
-  beginDetached(type: number, streamId: number, length: number): void {
-    this.#reserve(frameHeaderBytes);
-    this.#putHeader(type, streamId, length);
+  /** How much of a payload of `length` bytes a frame should take so that the buffer is filled, not left half empty. */
+  fit(length: number): number {
+    const room = this.#slab.length - this.#end - frameHeaderBytes;
+    return room >= fitMinBytes && room < length ? room : Math.min(length, slabBytes - frameHeaderBytes);
   }
 
   putBytes(bytes: Uint8Array): void {

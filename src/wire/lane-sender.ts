@@ -226,20 +226,18 @@ export class LaneSender {
     stream.isReady = false;
     if (stream.isDone) return;
     const { laneQuantumBytes: quantum, framePayloadBytes } = this.#limits;
-    const most = Math.min(stream.sendCredit, stream.queuedBytes);
-    let size = Math.min(most, this.#readyHead === undefined ? framePayloadBytes : quantum, stream.firstQueuedBytes);
-    if (size >= quantum) {
-      this.#writer.beginDetached(frameType.data, stream.id, size);
-      this.#writer.flush();
-      if (!this.#carrier.write(stream.takeQueued(size))) this.#isBlocked = true;
-    } else {
-      size = Math.min(most, quantum);
-      this.#writer.begin(frameType.data, stream.id, size);
-      for (let left = size; left > 0;) {
-        const part = stream.takeQueued(left);
-        this.#writer.putBytes(part);
-        left -= part.length;
-      }
+    const most = Math.min(
+      stream.sendCredit,
+      stream.queuedBytes,
+      this.#readyHead === undefined ? framePayloadBytes : quantum,
+    );
+    // Copied, also where it is large: frames that leave in one write cost less than a write for each.
+    const size = this.#writer.fit(most);
+    this.#writer.begin(frameType.data, stream.id, size);
+    for (let left = size; left > 0;) {
+      const part = stream.takeQueued(left);
+      this.#writer.putBytes(part);
+      left -= part.length;
     }
     stream.sendCredit -= size;
     this.queuedBytes -= size;

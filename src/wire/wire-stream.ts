@@ -145,11 +145,6 @@ export class WireStream implements IncomingStream {
     this.reportedBytes = totalBytes;
   }
 
-  /** Length of what `takeQueued` returns at most. */
-  get firstQueuedBytes(): number {
-    return this.#queue === undefined ? 0 : this.#queue.firstBytes;
-  }
-
   /** Takes up to `max` bytes of what is queued, as one piece; the lane asks only while bytes are queued. */
   takeQueued(max: number): Uint8Array {
     return this.#queue!.shift(max); // bytes are queued

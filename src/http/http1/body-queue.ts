@@ -19,6 +19,9 @@ export interface BodyOwner {
   bodyCancelled(error: SallyError): void;
 }
 
+/** Copying so much costs less than a second write to a socket. */
+const joinBytes = 64 * 1024;
+
 interface Waiter {
   readonly resolve: (piece: Uint8Array | null) => void;
   readonly reject: (error: SallyError) => void;
@@ -121,8 +124,11 @@ export class BodyQueue implements Body, BodySink {
     this.#release()?.reject(error);
   }
 
+  /** What waits is joined up to a size that is worth a write of its own. */
   #take(): Uint8Array {
-    const piece = this.#waiting!.shift(); // the caller checked
+    const waiting = this.#waiting!; // the caller checked
+    const piece = waiting.peek(joinBytes);
+    waiting.drop(piece.length);
     this.#owner.bodyConsumed(piece.length);
     return piece;
   }
