@@ -42,6 +42,8 @@ export const limits = {
   reconnectBackoffMinMs: 200,
   reconnectBackoffMaxMs: 15_000,
   pendingHandshakes: 1_000,
+  /** QUIC sessions that act on early data before they have shown that it is no replay; the others wait for that. */
+  earlySessions: 100,
   websocketSessions: 10_000,
 
   // Sockets.

@@ -14,7 +14,7 @@ export interface Session {
   readonly remote: Address;
   /** The host name that the dialling side asked for; both sides sign it. */
   readonly host: string;
-  /** DER of the leaf certificate that the peer proved in TLS; undefined when a proxy ended TLS. */
+  /** DER of the leaf certificate that the peer proved in TLS; undefined before it did, and when a proxy ended TLS. */
   readonly peerCertificate: Uint8Array | undefined;
   /** TLS exporter of the first lane's connection; undefined where the transport has none. */
   readonly exporter: Uint8Array | undefined;
@@ -32,6 +32,11 @@ export interface Session {
 
 /** How an agent reaches a node. */
 export interface Connector {
-  /** @throws SallyError CONNECT_FAILED, CONNECT_TIMEOUT, CA_MISMATCH, CERTIFICATE_INVALID */
-  connect(signal: AbortSignal): Promise<Session>;
+  /**
+   * `greet`, if given, may get sessions on which the node has not answered yet: what is written to a lane at once
+   * arrives up to a round trip earlier. It must be nothing that does harm when somebody records and repeats it. One of
+   * these sessions may be the one that is returned; the others are closed.
+   * @throws SallyError CONNECT_FAILED, CONNECT_TIMEOUT, CA_MISMATCH, CERTIFICATE_INVALID
+   */
+  connect(signal: AbortSignal, greet?: (session: Session) => void): Promise<Session>;
 }

@@ -28,8 +28,10 @@ export interface Dialler extends Connector {
    * QUIC or nothing, to leave a WebSocket link for; rejects at once in mode websocket. Try it every
    * limits.quicReturnEveryMs. @throws SallyError as `connect`
    */
-  connectQuicOnly(signal: AbortSignal): Promise<Session>;
+  connectQuicOnly(signal: AbortSignal, greet?: Greet): Promise<Session>;
 }
+
+type Greet = Parameters<Connector["connect"]>[1];
 
 /** A refusal of these kinds is about who we are, so it is what the user must hear, whichever transport it came from. */
 const tellingCodes: ReadonlySet<ErrorCode> = new Set([
@@ -44,18 +46,17 @@ const tellingCodes: ReadonlySet<ErrorCode> = new Set([
 
 export function createDialler(options: DiallerOptions): Dialler {
   const { quic, websocket, mode, log } = options;
-  const connectQuicOnly = async (signal: AbortSignal): Promise<Session> => {
+  const connectQuicOnly = async (signal: AbortSignal, greet?: Greet): Promise<Session> => {
     if (mode === "websocket") throw new SallyError("CONNECT_FAILED", "QUIC is switched off");
     if (quic === undefined) throw new SallyError("CONNECT_FAILED", "this runtime has no QUIC");
-    return quic.connect(signal);
+    return quic.connect(signal, greet);
   };
-  const connectWebsocketOnly = (signal: AbortSignal): Promise<Session> => websocket.connect(signal);
   return {
     connectQuicOnly,
-    connect(signal) {
-      if (mode === "quic") return connectQuicOnly(signal);
-      if (mode === "websocket" || quic === undefined) return connectWebsocketOnly(signal);
-      return race(options, connectQuicOnly, signal).then((session) => {
+    connect(signal, greet) {
+      if (mode === "quic") return connectQuicOnly(signal, greet);
+      if (mode === "websocket" || quic === undefined) return websocket.connect(signal, greet);
+      return race(options, (attempt) => connectQuicOnly(attempt, greet), signal).then((session) => {
         log.debug("transport chosen", { transport: session.transport });
         return session;
       });

@@ -14,8 +14,8 @@ import {
   QuicEndpoints,
   type QuicConnectOptions,
   type QuicConnector,
-  type QuicSessionHandle,
 } from "../../src/transport/quic/connector.ts";
+import type { QuicSessionHandle } from "../../src/transport/quic/dialled-carrier.ts";
 import { listenQuic, type QuicListener, type QuicListenOptions } from "../../src/transport/quic/listener.ts";
 import type { QuicTls } from "../../src/transport/quic/options.ts";
 
@@ -174,7 +174,7 @@ export async function quicWorld({ listen = {}, recorder = {} }: WorldOptions = {
     },
     async [Symbol.asyncDispose]() {
       await endpoints.close();
-      await listener.close();
+      await listener.close(new SallyError("CANCELLED")); // nobody is left to linger for
     },
   };
 }
@@ -190,9 +190,9 @@ export async function codeOf(work: Promise<unknown>): Promise<string> {
   );
 }
 
-export async function until(what: string, holds: () => boolean, withinMs: number): Promise<void> {
+export async function until(what: string, holds: () => boolean | Promise<boolean>, withinMs: number): Promise<void> {
   const endMs = performance.now() + withinMs;
-  while (!holds()) {
+  while (!(await holds())) {
     if (performance.now() > endMs) throw new Error(`not within ${withinMs} ms: ${what}`);
     await Bun.sleep(5);
   }
@@ -221,9 +221,6 @@ export interface UdpRelay extends AsyncDisposable {
   changePort(): Promise<void>;
   /** Nothing passes any more. */
   silence(): void;
-  /** What the agent sends from now on, instead of being passed on. */
-  capture(): readonly Uint8Array[];
-  sendToNode(datagram: Uint8Array): void;
 }
 
 /** Stands between one agent and the node as a NAT does. */
@@ -231,7 +228,6 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
   const inner = await boundSocket();
   const outers: Socket[] = [];
   let agentPort = 0;
-  let captured: Uint8Array[] | undefined;
   const changePort = async (): Promise<void> => {
     const outer = await boundSocket();
     outer.on("message", (data) => inner.send(data, agentPort, "127.0.0.1"));
@@ -241,8 +237,7 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
   await changePort();
   inner.on("message", (data, from) => {
     agentPort = from.port;
-    if (captured !== undefined) captured.push(Uint8Array.from(data));
-    else outers.at(-1)?.send(data, node.port, node.host);
+    outers.at(-1)?.send(data, node.port, node.host);
   });
   return {
     address: { host: "127.0.0.1", port: inner.address().port },
@@ -253,13 +248,6 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
       return outers.length;
     },
     changePort,
-    capture() {
-      captured = [];
-      return captured;
-    },
-    sendToNode(datagram) {
-      outers.at(-1)?.send(datagram, node.port, node.host);
-    },
     silence() {
       inner.removeAllListeners("message");
       outers.at(-1)?.removeAllListeners("message");

@@ -1,4 +1,4 @@
-/** The QUIC transport over real sockets: trust, ends, bounds, early data, and what node:quic does behind our back. */
+/** The QUIC transport over real sockets: trust, ends, bounds, and what node:quic does behind our back. */
 
 import { afterAll, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
@@ -12,7 +12,6 @@ import {
   quicWorld,
   type QuicWorld,
   Recorder,
-  splitPackets,
   udpRelay,
   until,
 } from "./quic.fixture.ts";
@@ -265,113 +264,6 @@ test("a writer is told to wait, and then to go on", async () => {
   expect(lane.queuedBytes).toBe(0);
   const record = await node.lane(0);
   await record.until("everything", () => record.receivedBytes === sent);
-});
-
-test("with a ticket the first bytes of a lane travel before the handshake is complete", async () => {
-  await using world = await quicWorld({ listen: { earlyData: true }, recorder: { echoes: true } });
-  const connector = world.connectorWith({ earlyData: true });
-  const first = await world.pair(connector);
-  expect(first.agent.early).toBe("none");
-  await Bun.sleep(50);
-  first.agent.close();
-  await first.agent.closed;
-  const agent = await connector.connect(never);
-  expect(agent.early).toBe("pending");
-  const lane = await agent.openLane(never);
-  const heard = new Recorder(lane);
-  lane.write(Buffer.from("early "));
-  expect(await agent.opened).toBeUndefined();
-  expect(agent.early).toBe("accepted");
-  expect(agent.peerCertificate).toEqual(der(world.nodeTls.certPem));
-  lane.write(Buffer.from("late"));
-  await heard.until("the echo", () => heard.text === "early late");
-  expect(world.sessions[1]!.session.peerCertificate).toEqual(der(world.agentTls.certPem));
-});
-
-test("a ticket is not used with another certificate than the one it was given to", async () => {
-  await using world = await quicWorld({ listen: { earlyData: true } });
-  let tls = world.agentTls;
-  const connector = world.connectorWith({ earlyData: true, tls: () => tls });
-  const first = await world.pair(connector);
-  await Bun.sleep(50);
-  first.agent.close();
-  await first.agent.closed;
-  tls = { ...(await world.authority.issue({ role: "agent" })), caPem: tls.caPem };
-  const { agent, node } = await world.pair(connector);
-  expect(agent.early).toBe("none");
-  expect(node.session.peerCertificate).toEqual(der(tls.certPem));
-});
-
-test.each(["as it was", "one packet at a time"])("a replayed first flight, %s, hands nothing up", async (how) => {
-  await using world = await quicWorld({ listen: { handshakeMs: 400, earlyData: true } });
-  await using relay = await udpRelay(world.listener.address);
-  const connector = world.connectorWith({ earlyData: true, address: relay.address });
-  const first = await world.pair(connector);
-  await Bun.sleep(50);
-  first.agent.close();
-  await first.agent.closed;
-  const flight = relay.capture();
-  const agent = await connector.connect(never);
-  const lane = await agent.openLane(never);
-  lane.write(Buffer.from("early"));
-  await until("the first flight", () => flight.length > 0, 1_000);
-  agent.close(new SallyError("CANCELLED"));
-  relay.silence(); // nobody answers for it
-  for (const datagram of flight) {
-    for (const packet of how === "as it was" ? [datagram] : splitPackets(datagram)) {
-      relay.sendToNode(packet);
-      await Bun.sleep(20);
-    }
-  }
-  await until("the node to take it for a connection", () => world.listener.pendingCount === 1, 1_000);
-  await until("the time limit", () => world.listener.pendingCount === 0, 2_000);
-  expect(world.sessions).toHaveLength(1);
-});
-
-test.each([true, false])(
-  "early data that is not taken (allowed: %p) is sent again, once and in order",
-  async (earlyData) => {
-    await using world = await quicWorld({ listen: { earlyData }, recorder: { echoes: true } });
-    const connector = world.connectorWith({ earlyData: true });
-    const first = await world.pair(connector);
-    await Bun.sleep(50);
-    first.agent.close();
-    await first.agent.closed;
-    await world.listener.replaceTls(world.nodeTls); // a new listener does not know the old tickets
-    const agent = await connector.connect(never);
-    expect(agent.early).toBe("pending");
-    const lanes = [await agent.openLane(never), await agent.openLane(never)];
-    const heard = lanes.map((lane) => new Recorder(lane));
-    const big = "x".repeat(60 * 1024); // more than may go early
-    for (const lane of lanes) {
-      lane.write(Buffer.from("early "));
-      lane.write(Buffer.from(big));
-      lane.write(Buffer.from(" end"));
-    }
-    expect(await agent.opened).toBeUndefined();
-    expect(agent.early).toBe("rejected");
-    for (const record of heard) {
-      await record.until("the echo", () => record.text.endsWith(" end"));
-      expect(record.text).toBe(`early ${big} end`);
-      expect(record.closes).toEqual([]);
-    }
-  },
-);
-
-test("early data to a node that does not answer ends with CONNECT_TIMEOUT", async () => {
-  await using world = await quicWorld({ listen: { earlyData: true } });
-  const connector = world.connectorWith({ earlyData: true, connectMs: 400 });
-  const first = await world.pair(connector);
-  await Bun.sleep(50);
-  first.agent.close();
-  await first.agent.closed;
-  await world.listener.close();
-  const agent = await connector.connect(never);
-  const lane = await agent.openLane(never);
-  const heard = new Recorder(lane);
-  lane.write(Buffer.from("early"));
-  expect((await agent.opened)?.code).toBe("CONNECT_TIMEOUT");
-  await heard.until("the end", () => heard.closes.length === 1);
 });
 
 test("a new certificate is served to new connections, which are still asked for theirs", async () => {

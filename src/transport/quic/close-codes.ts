@@ -21,6 +21,14 @@ function isQuicError(error: unknown): error is QuicErrorLike {
   return error instanceof Error && "errorCode" in error && typeof error.errorCode === "bigint" && "type" in error;
 }
 
+/** With this code node:quic itself ends the streams of a first flight that the node did not take. */
+const earlyRefusal = 1n;
+
+/** True: the end of a stream means that early data was not taken. It comes a round trip before the handshake's report. */
+export function isEarlyRefusal(error: unknown): boolean {
+  return isQuicError(error) && error.type === "application" && error.errorCode === earlyRefusal;
+}
+
 /** TLS alerts that say something about a certificate (RFC 8446 section 6.2); QUIC adds 0x100 to the alert. */
 const certificateAlerts = new Set([42, 43, 44, 45, 46, 48, 49, 116]);
 

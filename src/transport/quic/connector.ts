@@ -1,16 +1,16 @@
 /**
  * The agent's end: dials a node over QUIC. It hides addresses (fresh DNS for each attempt, both families), the one UDP
- * socket per family that all connections of the process share, session tickets, and the first flight that may go out
- * before the handshake is complete.
+ * socket per family that all connections of the process share, and the session tickets that save a round trip.
  */
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { reasonOf } from "./close-codes.ts";
+import { DialledCarrier, type QuicSessionHandle } from "./dialled-carrier.ts";
 import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
 import { alpn, identityOf, nodeServerName, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
-import { QuicCarrier, toAddress, type SessionLimits } from "./session.ts";
+import type { SessionLimits } from "./session.ts";
 import { formatAddress, type Address } from "../../core/address.ts";
 import { utf8Encode } from "../../core/bytes.ts";
 import type { Clock } from "../../core/clock.ts";
@@ -22,6 +22,11 @@ import type { QuicEndpoint, QuicSession } from "node:quic";
 /** The next address is tried when the one before did not answer for so long (RFC 8305 section 5). */
 const nextAddressAfterMs = 250;
 const addressesMax = 4;
+
+/** node:quic cannot connect with a ticket that has expired, which it does after two days. */
+const ticketAgeMaxMs = 24 * 60 * 60 * 1_000;
+/** A ticket that nobody answered may be tried again, lest each outage cost the next connection its round trip. */
+const ticketTriesMax = 5;
 
 /** The UDP sockets of one process: every connection of a family shares one. Whoever creates it closes it. */
 export class QuicEndpoints {
@@ -70,36 +75,18 @@ export interface QuicConnectOptions {
   /** Default limits.connectMs. */
   readonly connectMs?: number;
   readonly unreadMaxBytes?: number;
-  /**
-   * True: with a ticket of an earlier connection `connect` returns before the node has answered, so that the first
-   * bytes of each lane travel with the first packet; `opened` tells when the node did. Default false.
-   */
-  readonly earlyData?: boolean;
 }
 
-export interface QuicSessionHandle extends Session {
-  /**
-   * Undefined once the handshake is complete and the node is authenticated, else why not. `peerCertificate` is set
-   * from then on. Already resolved unless early data was sent.
-   */
-  readonly opened: Promise<SallyError | undefined>;
-  /** What became of the early data. */
-  readonly early: "none" | "pending" | "accepted" | "rejected";
-}
+type Greet = (session: Session) => void;
 
 export interface QuicConnector extends Connector {
-  connect(signal: AbortSignal): Promise<QuicSessionHandle>;
-}
-
-class DialledCarrier extends QuicCarrier implements QuicSessionHandle {
-  opened: Promise<SallyError | undefined> = Promise.resolve(undefined);
-  early: "none" | "pending" | "accepted" | "rejected" = "none";
+  connect(signal: AbortSignal, greet?: Greet): Promise<QuicSessionHandle>;
 }
 
 /** @throws SallyError CONNECT_FAILED when the runtime has no QUIC */
 export function createQuicConnector(options: QuicConnectOptions): QuicConnector {
   const dialler = new Dialler(loadQuic(), options);
-  return { connect: (signal) => dialler.connect(signal) };
+  return { connect: (signal, greet) => dialler.connect(signal, greet) };
 }
 
 /** What a node gave us to come back with. It resumes the identity that it was given to, on the address it came from. */
@@ -107,6 +94,8 @@ interface Ticket {
   readonly bytes: Uint8Array;
   readonly host: string;
   readonly certPem: string;
+  readonly sinceMs: number;
+  readonly tries: number;
 }
 
 class Dialler {
@@ -121,7 +110,7 @@ class Dialler {
     this.#limits = sessionLimits(options.unreadMaxBytes);
   }
 
-  async connect(signal: AbortSignal): Promise<QuicSessionHandle> {
+  async connect(signal: AbortSignal, greet: Greet | undefined): Promise<QuicSessionHandle> {
     signal.throwIfAborted();
     const { address, clock, connectMs = limits.connectMs } = this.#options;
     const attempt = new AbortController();
@@ -130,9 +119,9 @@ class Dialler {
     const timer = clock.after(connectMs, () => attempt.abort(this.#timeout()));
     try {
       const targets = await untilAborted(resolve(address), attempt.signal);
-      const known = this.#options.earlyData === true ? this.#ticket?.host : undefined;
+      const known = this.#ticket?.host;
       targets.sort((a, b) => Number(b.host === known) - Number(a.host === known));
-      return await this.#race(targets, attempt.signal);
+      return await this.#race(targets, greet, attempt.signal);
     } finally {
       timer.cancel();
       signal.removeEventListener("abort", onAbort);
@@ -146,7 +135,7 @@ class Dialler {
   }
 
   /** The first address that answers wins; the others are dropped. */
-  #race(targets: readonly Address[], signal: AbortSignal): Promise<DialledCarrier> {
+  #race(targets: readonly Address[], greet: Greet | undefined, signal: AbortSignal): Promise<DialledCarrier> {
     const others = new AbortController();
     const { clock } = this.#options;
     return new Promise((resolve, reject) => {
@@ -170,7 +159,7 @@ class Dialler {
         if (target === undefined || isDone) return;
         started++;
         timer = clock.after(nextAddressAfterMs, tryNext);
-        this.#dial(target, others.signal).then(
+        this.#dial(target, greet, others.signal).then(
           (carrier) => {
             if (isDone) return carrier.close(new SallyError("CANCELLED"));
             finish();
@@ -191,13 +180,18 @@ class Dialler {
     });
   }
 
-  async #dial(target: Address, signal: AbortSignal): Promise<DialledCarrier> {
-    const family = target.host.includes(":") ? "ipv6" : "ipv4";
-    const { tls: given, endpoints, clock, host = nodeServerName } = this.#options;
+  async #dial(target: Address, greet: Greet | undefined, signal: AbortSignal): Promise<DialledCarrier> {
+    const { tls: given, clock, host = nodeServerName } = this.#options;
     const tls = typeof given === "function" ? given() : given;
-    const ticket = this.#takeTicket(target, tls);
-    const raw = await this.#open({ address: target.host, port: target.port, family }, tls, ticket, endpoints);
-    const carrier = new DialledCarrier({
+    const ticket = greet && this.#takeTicket(target, tls);
+    const authenticated = Promise.withResolvers<void>();
+    let carrier: DialledCarrier | undefined;
+    const raw = await this.#open(target, tls, ticket?.bytes, (bytes) => {
+      carrier?.prove();
+      const fresh = { bytes, host: target.host, certPem: tls.certPem, sinceMs: clock.wallMs(), tries: 0 };
+      void authenticated.promise.then(() => (this.#ticket = fresh));
+    });
+    carrier = new DialledCarrier({
       quic: this.#quic,
       raw,
       host,
@@ -207,88 +201,66 @@ class Dialler {
       clock,
       earlyMaxBytes: ticket && quicLimits.earlyLaneBytes,
     });
-    const opened = this.#authenticate(raw, carrier);
-    if (ticket !== undefined) {
-      carrier.early = "pending";
-      carrier.opened = opened;
-      return carrier;
-    }
-    const onAbort = (): void => carrier.close(toSallyError(signal.reason, "CANCELLED"));
+    const dialled = carrier;
+    const onAbort = (): void => dialled.close(toSallyError(signal.reason, "CANCELLED"));
     signal.addEventListener("abort", onAbort, { once: true });
     if (signal.aborted) onAbort();
-    const problem = await opened;
+    else greet?.(dialled);
+    const problem = await dialled.opened;
     signal.removeEventListener("abort", onAbort);
-    if (signal.aborted) throw signal.reason;
+    if (signal.aborted) {
+      if (dialled.early === "pending") this.#ticket ??= ticket;
+      throw signal.reason;
+    }
     if (problem !== undefined) throw problem;
-    return carrier;
+    authenticated.resolve();
+    return dialled;
   }
 
-  /** A ticket is used once (RFC 8446 appendix C.4). */
-  #takeTicket({ host }: Address, { certPem }: QuicTls): Uint8Array | undefined {
+  /** A ticket that the node has seen is not used again (RFC 8446 appendix C.4). */
+  #takeTicket({ host }: Address, { certPem }: QuicTls): Ticket | undefined {
     const ticket = this.#ticket;
-    if (this.#options.earlyData !== true || ticket?.host !== host) return undefined;
+    if (ticket?.host !== host) return undefined;
     this.#ticket = undefined;
-    return ticket.certPem === certPem ? ticket.bytes : undefined;
+    const isFresh = this.#options.clock.wallMs() - ticket.sinceMs < ticketAgeMaxMs && ticket.tries < ticketTriesMax;
+    return isFresh && ticket.certPem === certPem ? { ...ticket, tries: ticket.tries + 1 } : undefined;
   }
 
   async #open(
-    address: { address: string; port: number; family: "ipv4" | "ipv6" },
+    { host, port }: Address,
     tls: QuicTls,
-    ticket: Uint8Array | undefined,
-    endpoints: QuicEndpoints,
+    sessionTicket: Uint8Array | undefined,
+    onTicket: (bytes: Uint8Array) => void,
   ): Promise<QuicSession> {
+    const family = host.includes(":") ? "ipv6" : "ipv4";
+    const { endpoints } = this.#options;
     try {
-      const raw = await this.#quic.connect(address, {
-        endpoint: endpoints.get(this.#quic, address.family),
-        servername: nodeServerName,
-        alpn,
-        ca: [utf8Encode(tls.caPem)],
-        ...identityOf(tls),
-        transportParams: {
-          maxIdleTimeout: quicLimits.idleSeconds,
-          initialMaxStreamsUni: 0,
-          maxDatagramFrameSize: 0,
+      const raw = await this.#quic.connect(
+        { address: host, port, family },
+        {
+          endpoint: endpoints.get(this.#quic, family),
+          servername: nodeServerName,
+          alpn,
+          ca: [utf8Encode(tls.caPem)],
+          ...identityOf(tls),
+          transportParams: {
+            maxIdleTimeout: quicLimits.idleSeconds,
+            initialMaxStreamsUni: 0,
+            maxDatagramFrameSize: 0,
+          },
+          enableEarlyData: true,
+          ...(sessionTicket === undefined ? {} : { sessionTicket }),
+          onerror: () => {}, // `closed` and `opened` report it
+          onstream: (stream) => stream.destroy(), // only the agent opens lanes
+          onsessionticket: onTicket,
+          ...tuning,
         },
-        enableEarlyData: this.#options.earlyData === true,
-        ...(ticket === undefined ? {} : { sessionTicket: ticket }),
-        onerror: () => {}, // `closed` and `opened` report it
-        onstream: (stream) => stream.destroy(), // only the agent opens lanes
-        onsessionticket: (bytes) => {
-          this.#ticket = { bytes, host: address.address, certPem: tls.certPem };
-        },
-        ...tuning,
-      });
+      );
       raw.opened.catch(() => {});
-      endpoints.opened(address.family);
+      endpoints.opened(family);
       return raw;
     } catch (error) {
       throw reasonOf(error, "CONNECT_FAILED");
-    }
-  }
-
-  /** Never rejects. Has its own time limit, since with early data nobody else watches the clock. */
-  async #authenticate(raw: QuicSession, carrier: DialledCarrier): Promise<SallyError | undefined> {
-    const { clock, connectMs = limits.connectMs } = this.#options;
-    let late: SallyError | undefined;
-    const timer = clock.after(connectMs, () => {
-      late = this.#timeout();
-      carrier.close(late);
-    });
-    try {
-      const info = await raw.opened;
-      const certificate = raw.peerCertificate;
-      const remote = raw.path?.remote;
-      if (certificate === undefined || remote === undefined) throw new SallyError("CONNECT_FAILED");
-      carrier.remote = toAddress(remote);
-      if (carrier.early === "pending") carrier.early = info.earlyDataAccepted ? "accepted" : "rejected";
-      await carrier.confirm(info.earlyDataAccepted, new Uint8Array(certificate.raw));
-      return undefined;
-    } catch (error) {
-      const reason = late ?? reasonOf(error, "CONNECT_FAILED") ?? new SallyError("CONNECT_FAILED");
-      carrier.close(reason);
-      return reason;
-    } finally {
-      timer.cancel();
     }
   }
 }

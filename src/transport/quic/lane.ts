@@ -5,7 +5,7 @@
  * ends first is a lost link.
  */
 
-import { closeCode, reasonOf } from "./close-codes.ts";
+import { closeCode, isEarlyRefusal, reasonOf } from "./close-codes.ts";
 import type { QuicModule } from "./load-quic.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
@@ -19,9 +19,8 @@ export const reasonWaitMs = 100;
 
 /**
  * The first byte of each stream: it makes the stream visible to the node before the link has anything to say. The
- * early one marks a stream that was opened before the handshake was complete: when the node rejects early data,
- * node:quic tells the agent that the stream was reset, and yet sends its bytes again, so the node must know what to
- * ignore.
+ * early one marks a stream of a resumed connection's first flight: when the node rejects early data, node:quic tells
+ * the agent that the stream was reset, and yet sends its bytes again, so the node must know what to ignore.
  */
 const lanePreface = 0x01;
 const earlyLanePreface = 0x02;
@@ -39,6 +38,10 @@ export interface LaneHost {
   consumed(byteCount: number): void;
   /** The peer's stream proved to be a lane: it is handed up before anything is delivered. */
   arrived(lane: QuicLane): void;
+  /** The peer said something on a lane of the first flight, so it took the early data; comes before it is delivered. */
+  answered(): void;
+  /** The peer did not take the early data, and its lanes are lost. */
+  earlyRefused(): void;
   /** The lane is over, and needs no more attention. */
   over(lane: QuicLane): void;
   /** True once the connection is gone. */
@@ -49,7 +52,7 @@ export interface LaneHost {
   endReason(lane: QuicLane): SallyError | undefined;
 }
 
-/** Bytes sent before the handshake completed; kept until the node is known to have taken them. */
+/** Bytes sent as early data; kept until the node is known to have taken them. */
 interface EarlyFlight {
   readonly maxBytes: number;
   readonly sent: Uint8Array[];
@@ -60,7 +63,7 @@ export interface LaneOptions {
   readonly stream: QuicStream;
   /** True: we opened it, so we send the preface. False: we expect it. */
   readonly isOurs: boolean;
-  /** At most so many bytes go out before the handshake is complete; undefined when it is. */
+  /** So many bytes may go out as early data; undefined when none may. */
   readonly earlyMaxBytes?: number | undefined;
 }
 
@@ -74,7 +77,7 @@ export class QuicLane implements Duplex {
   #early: EarlyFlight | undefined;
   #unreadBytes = 0;
   #expectsPreface: boolean;
-  /** What came before the lane had a handler; the session's ceiling bounds it. */
+  /** What came before the lane had a handler, or the peer was authenticated; the session's ceiling bounds it. */
   #held: Uint8Array[] | undefined = [];
   #isWaiting = false;
   #owesDrain = false;
@@ -96,13 +99,11 @@ export class QuicLane implements Duplex {
     this.#attach(stream);
   }
 
-  /** Begins to deliver. Called once, right after the lane was handed to whoever sets the handler. */
+  /** Begins to deliver: once the lane was handed to whoever sets the handler, and the peer is authenticated. */
   start(): void {
     const held = this.#held;
     this.#held = undefined;
-    for (const chunk of held ?? []) {
-      if (!this.#isClosed) this.handler.onData(chunk);
-    }
+    for (const chunk of held ?? []) this.#give(chunk);
   }
 
   get queuedBytes(): number {
@@ -155,10 +156,15 @@ export class QuicLane implements Duplex {
     else this.#resume();
   }
 
-  /** The node saw nothing of the early data: everything is sent again on a stream opened after the handshake. */
+  /** Some of what was sent may have to be sent again. */
+  get isEarly(): boolean {
+    return this.#early !== undefined;
+  }
+
+  /** The node saw nothing of the early data: everything is sent again on a stream that is not part of it. */
   earlyRejected(stream: QuicStream): void {
     const early = this.#early;
-    if (early === undefined || this.#isClosed) return;
+    if (early === undefined || this.#isClosed) return stream.destroy();
     this.#early = undefined;
     this.#isStreamOver = false;
     this.#resetReason = undefined;
@@ -268,10 +274,16 @@ export class QuicLane implements Duplex {
       if (!this.#accepts(chunk[0])) return;
       chunk = chunk.subarray(1);
     }
+    if (this.#early !== undefined) this.#host.answered();
     if (chunk.length === 0 || this.#isClosed) return;
     this.#unreadBytes += chunk.length;
     if (!this.#host.received(chunk.length)) return;
-    if (this.#held !== undefined) return void this.#held.push(chunk);
+    if (this.#held === undefined) this.#give(chunk);
+    else this.#held.push(chunk);
+  }
+
+  #give(chunk: Uint8Array): void {
+    if (this.#isClosed) return;
     try {
       this.handler.onData(chunk);
     } catch (error) {
@@ -294,7 +306,10 @@ export class QuicLane implements Duplex {
   #streamOver(error: unknown): void {
     if (this.#isClosed) return;
     this.#isStreamOver = true;
-    if (this.#early !== undefined) return;
+    if (this.#early !== undefined) {
+      if (isEarlyRefusal(error)) this.#host.earlyRefused();
+      return;
+    }
     if (this.#host.isGone) return this.fail(this.#host.endReason(this));
     const cause = this.#resetReason ?? error;
     const reason = cause === undefined ? undefined : reasonOf(cause);

@@ -1,10 +1,12 @@
 /**
- * The node's end: accepts QUIC connections of agents. A connection is handed up only when its handshake is complete
- * and a certificate was proved, so nothing that came as early data can act before that; what is not there yet counts
- * against a bound and a time limit.
+ * The node's end: accepts QUIC connections of agents. A connection is handed up when its handshake is complete and a
+ * certificate was proved; what is not there yet counts against a bound and a time limit. A resumed connection that
+ * brings early data is handed up with its first packet, which may be a replay: the handshake of the link does nothing
+ * lasting until its PROOF signs what it has just drawn. How many such connections there may be is bounded too.
  */
 
 import { closeCode } from "./close-codes.ts";
+import { EarlyPlaces } from "./early-places.ts";
 import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
 import { alpn, identityOf, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
@@ -37,11 +39,10 @@ export interface QuicListenOptions {
   readonly handshakeMs?: number;
   /** Bytes of one connection received and not consumed; default 64 MiB. At least all the windows granted to it. */
   readonly unreadMaxBytes?: number;
-  /**
-   * True: agents may send a first flight before the handshake is complete. It is handed up once they prove that it is
-   * no replay, which takes as long as a new handshake: so this saves nothing by itself. Default false.
-   */
+  /** False: early data is refused, so agents that come back wait for the handshake. Default true. */
   readonly earlyData?: boolean;
+  /** Sessions handed up on early data alone; those beyond it wait for proof. Default limits.earlySessions. */
+  readonly earlyMax?: number;
   /** A connection that is silent for so long is gone; default 10. */
   readonly idleSeconds?: number;
   readonly log: Logger;
@@ -52,6 +53,8 @@ export interface QuicListener {
   readonly address: Address;
   readonly sessionCount: number;
   readonly pendingCount: number;
+  /** Sessions that were handed up, and have not shown yet that their first flight is no replay; or failed to, just now. */
+  readonly earlyCount: number;
   /**
    * New connections get the new certificate. node:quic cannot change the certificate of a listener that asks for
    * client certificates, so the port is opened again: connections end, with DRAINING, and agents come back. The port
@@ -78,6 +81,7 @@ class Listener implements QuicListener {
   readonly #limits: SessionLimits;
   readonly #sessions = new Set<QuicCarrier>();
   readonly #pending = new Set<QuicSession>();
+  readonly #places: EarlyPlaces;
   #endpoint: QuicEndpoint | undefined;
   #address: Address = { host: "", port: 0 };
   #isClosed = false;
@@ -86,6 +90,8 @@ class Listener implements QuicListener {
     this.#quic = quic;
     this.#options = options;
     this.#limits = sessionLimits(options.unreadMaxBytes);
+    const { earlyMax: max = limits.earlySessions, handshakeMs: holdMs = limits.handshakeMs, clock } = options;
+    this.#places = new EarlyPlaces({ max, holdMs, clock });
   }
 
   get address(): Address {
@@ -98,6 +104,10 @@ class Listener implements QuicListener {
 
   get pendingCount(): number {
     return this.#pending.size;
+  }
+
+  get earlyCount(): number {
+    return this.#places.taken;
   }
 
   async open(tls: QuicTls, port: number): Promise<void> {
@@ -120,7 +130,7 @@ class Listener implements QuicListener {
         sni: { "*": identityOf(tls) },
         alpn: [alpn],
         verifyClient: true,
-        enableEarlyData: this.#options.earlyData === true,
+        enableEarlyData: this.#options.earlyData ?? true,
         ca: [utf8Encode(tls.caPem)],
         handshakeTimeout: Math.min(this.#options.handshakeMs ?? limits.handshakeMs, handshakeMostMs),
         transportParams: {
@@ -195,6 +205,8 @@ class Listener implements QuicListener {
 
   async #authenticate(raw: QuicSession): Promise<void> {
     const early: QuicStream[] = [];
+    // With early data node:quic calls the handshake complete when the first packet is here, which may be a replay.
+    // A stream that is not early cannot be: only who holds the keys of this handshake can open one.
     const proof = Promise.withResolvers<void>();
     raw.onstream = (stream) => {
       stream.closed.catch(() => {});
@@ -204,12 +216,14 @@ class Listener implements QuicListener {
     };
     const { clock, handshakeMs = limits.handshakeMs } = this.#options;
     const timer = clock.after(handshakeMs, () => refuse(raw, new SallyError("REQUEST_TIMEOUT")));
-    let carrier: QuicCarrier;
+    let carrier: QuicCarrier | undefined;
     try {
       const info = await raw.opened;
-      // With early data node:quic calls the handshake complete when the first packet is here, which may be a replay.
-      // A stream that is not early cannot be: only who holds the keys of this handshake can open one.
-      if (info.earlyDataAccepted) await Promise.race([proof.promise, raw.closed]);
+      if (info.earlyDataAccepted) {
+        const leave = this.#places.take(() => carrier?.close(new SallyError("REQUEST_TIMEOUT")));
+        if (leave === undefined) await Promise.race([proof.promise, raw.closed]);
+        else void proof.promise.then(leave);
+      }
       const certificate = raw.peerCertificate;
       const remote = raw.path?.remote;
       if (certificate === undefined || remote === undefined || isInvalid(info.validationErrorCode)) {
@@ -238,7 +252,10 @@ class Listener implements QuicListener {
     };
     this.#options.onSession(carrier);
     for (const stream of early) carrier.accept(stream);
-    raw.onstream = (stream) => carrier.accept(stream);
+    raw.onstream = (stream) => {
+      if (!stream.early) proof.resolve();
+      carrier.accept(stream);
+    };
   }
 }
 

@@ -33,7 +33,9 @@ export interface CarrierOptions {
   readonly peerCertificate: Uint8Array | undefined;
   readonly limits: SessionLimits;
   readonly clock: Clock;
-  /** Set while the handshake is not complete: so many bytes of each lane may go out before it is. */
+  /** False: the handshake is not complete; lanes may be written to, and deliver once `open` was called. Default true. */
+  readonly isOpen?: boolean;
+  /** Not open yet, and resumed: so many bytes of each lane may go out as early data. */
   readonly earlyMaxBytes?: number | undefined;
   /** Accepting side: the handshake accepted the early data of the peer. */
   readonly takesEarlyLanes?: boolean;
@@ -56,6 +58,7 @@ export class QuicCarrier implements Session, LaneHost {
   #waitingLanes: QuicLane[] = [];
   #onLane: ((lane: Duplex) => void) | undefined;
   #unreadBytes = 0;
+  #isOpen: boolean;
   #earlyMaxBytes: number | undefined;
   #isClosing = false;
   #isGone = false;
@@ -71,6 +74,7 @@ export class QuicCarrier implements Session, LaneHost {
     this.#raw = raw;
     this.#limits = limits;
     this.clock = clock;
+    this.#isOpen = early.isOpen ?? true;
     this.#earlyMaxBytes = early.earlyMaxBytes;
     this.takesEarlyLanes = early.takesEarlyLanes ?? false;
     this.closed = new Promise((resolve) => {
@@ -121,7 +125,7 @@ export class QuicCarrier implements Session, LaneHost {
     }
     const lane = new QuicLane(this, { stream, isOurs: true, earlyMaxBytes: this.#earlyMaxBytes });
     this.#lanes.add(lane);
-    lane.start();
+    if (this.#isOpen) lane.start();
     return lane;
   }
 
@@ -173,20 +177,36 @@ export class QuicCarrier implements Session, LaneHost {
     this.remote = toAddress(remote);
   }
 
-  /** The handshake is complete; early data that ran ahead of it is settled. */
-  async confirm(isAccepted: boolean, peerCertificate: Uint8Array): Promise<void> {
+  /** The dialling side's business, as the next one. */
+  answered(): void {}
+
+  earlyRefused(): void {}
+
+  /** The peer is authenticated: what it says is delivered. */
+  protected open(peerCertificate: Uint8Array): void {
     this.peerCertificate = peerCertificate;
-    if (this.#earlyMaxBytes === undefined) return;
+    this.#isOpen = true;
+    for (const lane of this.#lanes) lane.start();
+  }
+
+  protected earlyTaken(): void {
     this.#earlyMaxBytes = undefined;
-    if (isAccepted) {
-      const { writer } = await this.#createStream();
-      writer.writeSync(Uint8Array.of(confirmPreface));
-      writer.endSync();
-    }
+    for (const lane of this.#lanes) lane.earlyAccepted();
+  }
+
+  /** What had left early leaves again. */
+  protected async sendAgain(): Promise<void> {
+    this.#earlyMaxBytes = undefined;
     for (const lane of this.#lanes) {
-      if (isAccepted) lane.earlyAccepted();
-      else lane.earlyRejected(await this.#createStream());
+      if (lane.isEarly) lane.earlyRejected(await this.#createStream());
     }
+  }
+
+  /** Shows the peer that we take part in this handshake. */
+  protected async proveFreshness(): Promise<void> {
+    const { writer } = await this.#createStream();
+    writer.writeSync(Uint8Array.of(confirmPreface));
+    writer.endSync();
   }
 
   async #createStream(): Promise<QuicStream> {
