@@ -202,6 +202,37 @@ describe("an agent's link", () => {
     expect(links[0]!.isClosed).toBe(false);
   });
 
+  test("shakes hands before the node has answered, and keeps the session that is chosen", async () => {
+    const session = (): Session => ({ close() {} }) as unknown as Session; // the handshake is replaced
+    const [early, loser, late] = [session(), session(), session()];
+    for (const chosen of [early, late]) {
+      const shaken: Session[] = [];
+      const links: StubLink[] = [];
+      const connector: Connector = {
+        async connect(_signal, greet) {
+          greet?.(early);
+          greet?.(loser);
+          expect(shaken).toEqual([early, loser]);
+          return chosen;
+        },
+      };
+      const { agent } = await started({
+        nodes: [{ label: "n", connector }],
+        async connectLink(given, _auth, options) {
+          shaken.push(given);
+          if (given === loser) throw new SallyError("CANCELLED");
+          const link = new StubLink({});
+          link.options = options;
+          links.push(link);
+          return link;
+        },
+      });
+      expect(shaken).toEqual(chosen === early ? [early, loser] : [early, loser, late]);
+      expect(links.map((link) => link.sentOf("claim").length)).toEqual(chosen === early ? [1] : [0, 1]);
+      expect(agent.status().link).toBeUndefined(); // nobody answers the claim
+    }
+  });
+
   test("several nodes are tried in turn", async () => {
     const rig = setUp();
     const asked: string[] = [];

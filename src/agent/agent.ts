@@ -9,7 +9,7 @@ import type { LinkAuth } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { Scope } from "../core/scope.ts";
-import type { Connector, TransportKind } from "../ports/session.ts";
+import type { Connector, Session, TransportKind } from "../ports/session.ts";
 import { connectLink, type ConnectLinkOptions, type Link } from "../wire/link.ts";
 import type { ControlMessage } from "../wire/messages.ts";
 import type { WindowBudget } from "../wire/window-budget.ts";
@@ -229,8 +229,18 @@ class AgentDaemon implements Agent {
   }
 
   async #connect(connector: Connector, signal: AbortSignal): Promise<Link> {
+    // HELLO leaves before the node has answered, where the transport allows it; the session that wins is kept.
+    const begun = new Map<Session, Promise<Link>>();
+    const session = await connector.connect(signal, (candidate) => {
+      const link = this.#shakeHands(candidate, signal);
+      link.catch(() => {}); // told below, if it is the one
+      begun.set(candidate, link);
+    });
+    return begun.get(session) ?? this.#shakeHands(session, signal);
+  }
+
+  async #shakeHands(session: Session, signal: AbortSignal): Promise<Link> {
     const { clock, log, limits, budget, auth, lanes, agentVersion, schedule } = this.#options;
-    const session = await connector.connect(signal);
     const options: ConnectLinkOptions = {
       clock,
       log,

@@ -12,6 +12,7 @@ import type { LinkAuth, PeerIdentity, Role } from "../../src/core/identity.ts";
 import { limits as defaultLimits, type Limits } from "../../src/core/limits.ts";
 import { silentLogger } from "../../src/core/log.ts";
 import { createExit, type Exit } from "../../src/exit/exit.ts";
+import type { ExitEvent } from "../../src/exit/link-info.ts";
 import { RequestParser } from "../../src/http/http1/head-parser.ts";
 import type { StreamProtocol } from "../../src/ports/dialer.ts";
 import type { Connector } from "../../src/ports/session.ts";
@@ -29,7 +30,7 @@ import { WindowBudget } from "../../src/wire/window-budget.ts";
 /** `both`: the agent links over WebSocket and returns to QUIC. */
 export type RigTransport = "quic" | "websocket" | "both";
 
-interface Identity {
+export interface RigIdentity {
   readonly auth: LinkAuth;
   readonly keyPem: string;
   readonly certPem: string;
@@ -66,8 +67,9 @@ export class LinkRig {
   port = 0;
   readonly owners = new Map<string, string>();
   readonly revoked = new Set<string>();
+  readonly exitEvents: ExitEvent[] = [];
   readonly #ca: Ca;
-  readonly #caPem: string;
+  readonly caPem: string;
   readonly #transport: RigTransport;
   readonly #limits: Limits;
   readonly #endpoints = new QuicEndpoints();
@@ -76,7 +78,7 @@ export class LinkRig {
 
   private constructor(parts: { ca: Ca; caPem: string; transport: RigTransport; limits: Limits }) {
     this.#ca = parts.ca;
-    this.#caPem = parts.caPem;
+    this.caPem = parts.caPem;
     this.#transport = parts.transport;
     this.#limits = parts.limits;
   }
@@ -89,7 +91,7 @@ export class LinkRig {
   }
 
   async startNode(port = 0): Promise<void> {
-    const { auth, keyPem, certPem } = await this.#issue("node", "node", "node");
+    const { auth, keyPem, certPem } = await this.issue("node", "node", "node");
     const exit: Exit = createExit({
       auth,
       claims: {
@@ -117,9 +119,10 @@ export class LinkRig {
       log: silentLogger,
       limits: this.#limits,
       budget: new WindowBudget(this.#limits.processWindowBudgetBytes),
+      onEvent: (event) => void this.exitEvents.push(event),
     });
     this.exit = exit;
-    const tls = { keyPem, certPem, caPem: this.#caPem };
+    const tls = { keyPem, certPem, caPem: this.caPem };
     const { port: firstPort, close } = await this.#listen(exit, tls, port);
     this.port = firstPort;
     this.#stopNode = async () => {
@@ -135,7 +138,7 @@ export class LinkRig {
 
   async connect(settings: AgentSettings): Promise<RigAgent> {
     const { target, identity = "ann", installation = "laptop", isShared = false } = settings;
-    const { auth, keyPem, certPem } = await this.#issue("agent", identity, installation);
+    const { auth, keyPem, certPem } = await this.issue("agent", identity, installation);
     const events: AgentEvent[] = [];
     const waiting = new Set<() => void>();
     const tunnel: AgentTunnel = {
@@ -145,7 +148,7 @@ export class LinkRig {
       isShared,
     };
     const agent = createAgent({
-      nodes: [this.#node({ keyPem, certPem, caPem: this.#caPem })],
+      nodes: [this.#node({ keyPem, certPem, caPem: this.caPem })],
       tunnels: [tunnel],
       auth: () => auth,
       agentVersion: "test",
@@ -212,10 +215,11 @@ export class LinkRig {
   }
 
   async #listen(exit: Exit, tls: Tls, port: number): Promise<Listening> {
-    if (this.#transport === "quic") return listenOverQuic(exit, tls, port);
+    const { handshakeMs } = this.#limits;
+    if (this.#transport === "quic") return listenOverQuic({ exit, tls, port, handshakeMs });
     const tcp = await listenOverTcp(exit, tls, port);
     if (this.#transport === "websocket") return tcp;
-    const quic = await listenOverQuic(exit, tls, tcp.port);
+    const quic = await listenOverQuic({ exit, tls, port: tcp.port, handshakeMs });
     return {
       port: tcp.port,
       close: async () => {
@@ -243,7 +247,7 @@ export class LinkRig {
     });
   }
 
-  async #issue(role: Role, identity: string, installation: string): Promise<Identity> {
+  async issue(role: Role, identity: string, installation: string): Promise<RigIdentity> {
     const pair = await generateKeyPair();
     const nowMs = Date.now();
     const certificate = await issueCertificate({
@@ -276,11 +280,17 @@ interface Listening {
 
 type Tls = { readonly keyPem: string; readonly certPem: string; readonly caPem: string };
 
-async function listenOverQuic(exit: Exit, tls: Tls, port: number): Promise<Listening> {
+interface QuicListening {
+  readonly exit: Exit;
+  readonly tls: Tls;
+  readonly port: number;
+  readonly handshakeMs: number;
+}
+
+async function listenOverQuic({ exit, ...options }: QuicListening): Promise<Listening> {
   const listener = await listenQuic({
     host: "127.0.0.1",
-    port,
-    tls,
+    ...options,
     onSession: (session) => exit.acceptSession(session),
     log: silentLogger,
     clock: systemClock,
