@@ -120,6 +120,36 @@ describe("an origin stream", () => {
     }
   });
 
+  test("a request that an origin answered with its end is unseen if a reset follows, and it was one small write", async () => {
+    for (const [requests, follows, reported] of [
+      [["post"], "reset", 5],
+      [["post"], "end", 9],
+      [["post"], "nothing", 9],
+      [["po", "st"], "reset", 9],
+      [["p".repeat(5_000)], "reset", 5_005],
+    ] as const) {
+      const { clock, edge, stream, joint, socketSide, origin, endTurn, atEdge } = setUp();
+      joint.join(socketSide);
+      edge.write(text("first"));
+      await settle();
+      origin.write(text("reply"));
+      await settle();
+      for (const request of requests) {
+        edge.write(text(request));
+        await settle();
+        await endTurn();
+      }
+      socketSide.isHeld = follows !== "end";
+      origin.end();
+      await settle();
+      if (follows === "reset") socketSide.fail(new SallyError("ORIGIN_RESET"));
+      await settle();
+      if (follows === "nothing") clock.advance(50);
+      await settle();
+      expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([reported, true]);
+    }
+  });
+
   test("pieces of one request, and bytes of raw and upgraded streams, do not wait", async () => {
     const http = setUp();
     http.joint.join(http.socketSide);

@@ -5,7 +5,7 @@
  */
 
 import { ByteQueue } from "../core/byte-queue.ts";
-import type { Clock } from "../core/clock.ts";
+import type { Clock, Timer } from "../core/clock.ts";
 import type { Duplex, DuplexHandler } from "../core/duplex.ts";
 import { SallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
@@ -30,6 +30,10 @@ export interface OriginStreamOptions {
   readonly schedule: (task: () => void) => void;
 }
 
+/** What surely travels in one piece: the origin got all of it or nothing. */
+const segmentBytes = 1_200;
+/** How long it may take to show whether an origin that ended took the last request. */
+const endSettleMs = 50;
 /** How often the last bytes of a broken origin are looked after, before the stream is reset. */
 const lingerStepMs = 5;
 
@@ -55,6 +59,11 @@ export class OriginStream {
   #isQuiet = false;
   /** The start of such a request, for the rest of this turn. */
   #held: Uint8Array[] | undefined;
+  /** Writes and bytes to the origin since it last spoke. */
+  #writesSince = 0;
+  #bytesSince = 0;
+  /** The origin has ended; what to report is not known yet. */
+  #endWait: Timer | undefined;
 
   /** Takes over the stream at once: what arrives before the origin does is kept, bounded by the stream's window. */
   constructor(options: OriginStreamOptions) {
@@ -123,6 +132,8 @@ export class OriginStream {
         if (this.#isQuiet) this.#hold();
         if (this.#held !== undefined) return void this.#held.push(chunk);
         this.#writtenBytes += length;
+        this.#bytesSince += length;
+        this.#writesSince++;
         this.#counters.bytesToOrigin += length;
         if (this.#tap !== undefined) this.#tap.toOrigin(chunk);
         if (origin.write(chunk)) stream.consume(length);
@@ -154,6 +165,7 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         this.#counters.bytesFromOrigin += length;
+        this.#bytesSince = this.#writesSince = 0;
         if (chunk[9] === 0x31 && isSwitching(chunk)) this.#isUpgraded = true;
         this.#isQuiet = !this.#isUpgraded && stream.preamble.protocol === "http";
         if (this.#tap !== undefined) this.#tap.fromOrigin(chunk);
@@ -164,8 +176,9 @@ export class OriginStream {
       onDrain: () => this.#takeOwed(),
       onClose: (error) => {
         this.#takeOwed(); // the queue that held it is gone
-        if (error === undefined) return this.#closeSide();
-        this.#failFromOrigin(origin, error);
+        if (this.#endWait !== undefined) this.#reportEnd(error === undefined ? 0 : this.#bytesSince);
+        else if (error !== undefined) return this.#failFromOrigin(origin, error);
+        this.#closeSide();
       },
     };
   }
@@ -196,14 +209,25 @@ export class OriginStream {
    * delivered must stay true: the edge replays whatever came later. Raw and upgraded connections keep the half-close.
    */
   #endFromOrigin(origin: Duplex): void {
-    const stream = this.#stream;
-    stream.reportDelivered(this.#writtenBytes);
-    stream.end();
-    if (stream.preamble.protocol !== "http" || this.#isUpgraded) return;
+    if (this.#stream.preamble.protocol !== "http" || this.#isUpgraded) return this.#reportEnd(0);
     this.#isSealed = true;
     this.#letGo();
     this.#takeOwed();
     origin.end();
+    const isDoubtful = this.#writesSince === 1 && this.#bytesSince <= segmentBytes;
+    if (!isDoubtful) return this.#reportEnd(0);
+    this.#endWait = this.#options.clock.after(endSettleMs, () => this.#reportEnd(0));
+  }
+
+  /**
+   * Ends the stream. A request that was written when the origin had closed already is answered with a reset by its
+   * system: these are the `unseenBytes`.
+   */
+  #reportEnd(unseenBytes: number): void {
+    this.#endWait?.cancel();
+    this.#endWait = undefined;
+    this.#stream.reportDelivered(this.#writtenBytes - unseenBytes);
+    this.#stream.end();
   }
 
   /** What the origin sent before it broke still goes out; then the stream is reset. */
@@ -241,6 +265,7 @@ export class OriginStream {
   #finish(): void {
     if (this.#isDone) return;
     this.#isDone = true;
+    this.#endWait?.cancel();
     this.#counters.openStreams--;
   }
 }
