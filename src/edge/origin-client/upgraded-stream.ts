@@ -12,14 +12,15 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   readonly #stream: DialledStream;
   #handler: DuplexHandler = idleHandler;
   #isTaken = false;
-  readonly #waiting = new ByteQueue();
+  /** What came before anybody took the pipe over. */
+  #waiting: ByteQueue | undefined;
   #hasEnded = false;
   #hasClosed = false;
   #closeError: SallyError | undefined;
 
   constructor(stream: DialledStream, rest: Uint8Array) {
     this.#stream = stream;
-    this.#waiting.push(rest);
+    if (rest.length > 0) this.onData(rest);
     stream.handler = this;
   }
 
@@ -56,8 +57,8 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   }
 
   reset(error: SallyError): void {
-    const dropped = this.#waiting.length;
-    this.#waiting.clear();
+    const dropped = this.#waiting?.length ?? 0;
+    this.#waiting?.clear();
     if (dropped > 0) this.#stream.consume(dropped);
     this.#hasEnded = this.#hasClosed = false;
     this.#handler = idleHandler;
@@ -70,6 +71,7 @@ export class UpgradedStream implements Duplex, DuplexHandler {
   }
 
   onData(chunk: Uint8Array): void {
+    this.#waiting ??= new ByteQueue();
     this.#waiting.push(chunk);
   }
 
@@ -88,7 +90,9 @@ export class UpgradedStream implements Duplex, DuplexHandler {
 
   #handOver(): void {
     if (!this.#hasClosed) this.#stream.handler = this.#handler;
-    while (this.#waiting.length > 0) this.#handler.onData(this.#waiting.shift());
+    const waiting = this.#waiting ?? new ByteQueue(); // `reset` empties it
+    while (waiting.length > 0) this.#handler.onData(waiting.shift());
+    this.#waiting = undefined;
     if (this.#hasEnded) this.#handler.onEnd();
     if (this.#hasClosed) this.#handler.onClose(this.#closeError);
   }
