@@ -28,7 +28,7 @@ export interface HttpAnswer {
 
 const answerBytesMax = 4 * 1024 * 1024;
 
-/** @throws SallyError PROTOCOL_VIOLATION for what is not HTTP or too long, LINK_LOST when it broke off, or the signal's reason */
+/** @throws SallyError PROTOCOL_VIOLATION for what is not HTTP or too long, LINK_LOST when it broke off, CONNECT_TIMEOUT when the signal's time is over, or its reason */
 export function callHttp(duplex: Duplex, call: HttpCall, signal: AbortSignal): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
     const finish = (settle: () => void): void => {
@@ -36,7 +36,7 @@ export function callHttp(duplex: Duplex, call: HttpCall, signal: AbortSignal): P
       duplex.reset(new SallyError("CANCELLED"));
       settle();
     };
-    const onAbort = (): void => finish(() => reject(toSallyError(signal.reason, "CANCELLED")));
+    const onAbort = (): void => finish(() => reject(abortError(signal.reason)));
     signal.addEventListener("abort", onAbort, { once: true });
     const reader = new AnswerReader();
     const step = (work: () => HttpAnswer | undefined): void => {
@@ -60,6 +60,14 @@ export function callHttp(duplex: Duplex, call: HttpCall, signal: AbortSignal): P
     if (signal.aborted) onAbort();
     else duplex.write(encodeCall(call));
   });
+}
+
+/** `AbortSignal.timeout` gives its own kind of reason. */
+function abortError(reason: unknown): SallyError {
+  if (reason instanceof DOMException && reason.name === "TimeoutError") {
+    return new SallyError("CONNECT_TIMEOUT", "there was no answer in time: is this the address of a Sallyport node?");
+  }
+  return toSallyError(reason, "CANCELLED");
 }
 
 function encodeCall({ method, path, host, headers = {}, body }: HttpCall): Uint8Array {

@@ -75,6 +75,9 @@ describe("who may join", () => {
     const { keyPem: _key, certPem: _cert, ...anonymous } = world.clientTls;
     expect(await ask(world, `/_sally/link?session=${id}&lane=1`, anonymous)).toStartWith("HTTP/1.1 403");
     expect(await ask(world, `/_sally/link?session=${id}&lane=1`)).toStartWith("HTTP/1.1 101");
+    // Lanes that were lost are replaced, so their numbers grow for as long as the session lives.
+    expect(await ask(world, `/_sally/link?session=${id}&lane=123456789`)).toStartWith("HTTP/1.1 101");
+    expect(await ask(world, `/_sally/link?session=${id}&lane=1234567890`)).toStartWith("HTTP/1.1 400");
     expect(world.acceptor.sessionCount).toBe(1);
   });
 
@@ -93,6 +96,15 @@ describe("who may join", () => {
     const agent = await createWebsocketConnector({ url, host: "edge.example" }).connect(never);
     expect(sessions[0]).toMatchObject({ host: "edge.example", isProxied: true });
     expect(sessions[0]!.peerCertificate ?? sessions[0]!.exporter ?? agent.exporter).toBeUndefined();
+  });
+
+  test("where TLS ended on the way and no proxy is trusted, nothing is opened", async () => {
+    const acceptor = new WebsocketLinkAcceptor({ onSession: () => expect.unreachable() });
+    const listener = await listenTcp({ host: "127.0.0.1", port: 0, onConnection: (s) => serveLanes(acceptor, s) });
+    closers.push(() => listener.close());
+    const connector = createWebsocketConnector({ url: `ws://127.0.0.1:${listener.address.port}` });
+    expect(await codeOf(connector.connect(never))).toBe("PROXY_UNTRUSTED");
+    expect(acceptor.sessionCount).toBe(0);
   });
 
   test("malformed requests are refused with a reason", async () => {
@@ -247,7 +259,7 @@ describe("foreign implementations", () => {
 
   test("Bun's client understands our server", async () => {
     const arrived = Promise.withResolvers<Session>();
-    const acceptor = new WebsocketLinkAcceptor({ onSession: arrived.resolve });
+    const acceptor = new WebsocketLinkAcceptor({ onSession: arrived.resolve, trustsTlsProxy: true });
     const listener = await listenTcp({ host: "127.0.0.1", port: 0, onConnection: (s) => serveLanes(acceptor, s) });
     closers.push(() => listener.close());
     const client = new WebSocket(`ws://127.0.0.1:${listener.address.port}/_sally/link?session=${id}&lane=0`, [
