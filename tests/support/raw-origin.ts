@@ -10,17 +10,19 @@ const deadlineMs = 20_000;
 
 export class RawOrigin implements AsyncDisposable {
   readonly connections: RawSocket[] = [];
+  /** Answers connections as they come; without it the test asks for them with `accept`. */
+  onConnection: ((connection: RawSocket) => void) | undefined;
   readonly #server: net.Server;
   readonly #waiters = new Set<() => void>();
 
-  /** Listens on a port of the system's choice. With `onConnection` the connections are the caller's to answer. */
-  static async listen(onConnection?: (connection: RawSocket) => void): Promise<RawOrigin> {
-    const origin = new RawOrigin(onConnection);
+  /** Listens on a port of the system's choice. */
+  static async listen(): Promise<RawOrigin> {
+    const origin = new RawOrigin();
     await new Promise<void>((resolve) => origin.#server.listen(0, "127.0.0.1", 4_096, resolve));
     return origin;
   }
 
-  private constructor(onConnection: ((connection: RawSocket) => void) | undefined) {
+  private constructor() {
     this.#server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       const connection = new RawSocket(socket);
       this.connections.push(connection);
@@ -29,7 +31,7 @@ export class RawOrigin implements AsyncDisposable {
       socket.on("end", () => {
         if (connection.receivedBytes === 0) connection.end();
       });
-      onConnection?.(connection);
+      this.onConnection?.(connection);
     });
   }
 
