@@ -210,7 +210,7 @@ test("without --name the name is stable for identity, folder and target, and dif
 test("a name that the operator took away is kept for its owner, and nobody else gets it meanwhile", async () => {
   using scratch = new Scratch();
   const config = scratch.join("node.yaml");
-  writeFileSync(config, "limits:\n  nameQuarantineMs: 8000\n");
+  writeFileSync(config, "limits:\n  nameQuarantineMs: 5000\n");
   await using node = await startNode({ args: ["--config", config] });
   await using origin = startOrigin("app");
   using ann = new Tenant(node, "ann");
@@ -237,7 +237,7 @@ test("a name that the operator took away is kept for its owner, and nobody else 
     );
     return first !== undefined;
   });
-  expect(performance.now() - closedMs).toBeGreaterThan(7_900);
+  expect(performance.now() - closedMs).toBeGreaterThan(4_900);
 }, 90_000);
 
 test("names that cannot be, or that are too many, are refused with a reason", async () => {
