@@ -9,6 +9,12 @@ export function residentBytes(pid: number): number {
   return Number(kilobytes) * 1_024;
 }
 
+/** Open files that a process of ours may have at most: Bun raises its own limit to that. */
+export function openFilesMax(): number {
+  const hard = /^Max open files\s+\S+\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];
+  return hard === undefined ? Infinity : Number(hard);
+}
+
 /** Looks at processes again and again until it is disposed of. */
 export class MemoryWatch implements Disposable {
   readonly #startBytes = new Map<number, number>();
