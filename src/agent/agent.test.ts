@@ -314,6 +314,45 @@ describe("a return to QUIC", () => {
   });
 });
 
+describe("a link over QUIC that answers nothing", () => {
+  async function doubting(webSocketWorks: boolean): Promise<Rig> {
+    const rig = setUp();
+    const websocketConnector: Connector = {
+      async connect(signal) {
+        if (!webSocketWorks) throw new SallyError("CONNECT_FAILED");
+        Object.assign(two.node.linkOptions, { transport: "websocket" });
+        return rig.connector.connect(signal);
+      },
+    };
+    const quicConnector: Connector = { connect: () => Promise.reject(new SallyError("CONNECT_TIMEOUT")) };
+    const two = setUp({ nodes: [{ label: "n", connector: rig.connector, quicConnector, websocketConnector }] });
+    two.node.linkOptions = { transport: "quic" };
+    two.agent.start();
+    await settle(50);
+    two.links[0]!.options!.onDoubt!(two.links[0]!);
+    await settle(50);
+    return two;
+  }
+
+  test("is replaced over WebSocket before it is given up, and finishes what it can", async () => {
+    const { links, named, advance } = await doubting(true);
+    expect(links.map(({ transport }) => transport)).toEqual(["quic", "websocket"]);
+    expect(links[0]!.isClosed).toBe(false);
+    expect(named("tunnel").map(({ transport }) => transport)).toEqual(["quic", "websocket"]);
+    links[0]!.options!.onDoubt!(links[0]!); // of no interest any more
+    await advance(5_100);
+    expect(links[0]!.isDraining).toBe(true);
+    expect(links).toHaveLength(2);
+  });
+
+  test("stays when WebSocket does not work either", async () => {
+    const { links, advance } = await doubting(false);
+    await advance(5_100);
+    expect(links).toHaveLength(1);
+    expect(links[0]!.isDraining).toBe(false);
+  });
+});
+
 test("a node that drains is left at once, although a return to QUIC is being tried", async () => {
   const rig = setUp();
   const quicConnector: Connector = {

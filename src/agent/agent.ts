@@ -250,6 +250,7 @@ class AgentDaemon implements Agent {
       agentVersion,
       onStream: (stream) => this.#tunnels.accept(stream),
       onMessage: (message, link) => this.#onMessage(message, link),
+      onDoubt: (link) => this.#keeper.doubt(link),
       onClose: (error, link) => this.#onClose(error, link),
       ...(schedule === undefined ? {} : { schedule }),
     };

@@ -21,6 +21,8 @@ export interface AgentNode {
   readonly connector: Connector;
   /** Mode auto only: tried now and then while the link runs over WebSocket. */
   readonly quicConnector?: Connector;
+  /** Mode auto only: tried when a link over QUIC answers nothing. */
+  readonly websocketConnector?: Connector;
 }
 
 export interface LinkKeeperOptions {
@@ -71,6 +73,7 @@ export class LinkKeeper {
   #lossError: SallyError | undefined;
   #nodeIndex = 0;
   #wantsNew = false;
+  #isInDoubt = false;
   #hurryUntilMs = 0;
   /** Ends the return to QUIC that is being tried. */
   #interrupt = new AbortController();
@@ -129,6 +132,14 @@ export class LinkKeeper {
     this.#wantAnother();
   }
 
+  /** The link answers nothing. Over QUIC, UDP may be blocked: WebSocket is tried before the link is given up. */
+  doubt(link: Link): void {
+    const live = this.#current;
+    if (live?.link !== link || link.transport !== "quic" || live.node.websocketConnector === undefined) return;
+    this.#isInDoubt = true;
+    this.#wakeup.wake();
+  }
+
   linkClosed(link: Link, error: SallyError | undefined): void {
     this.#retiring.get(link)?.cancel();
     this.#retiring.delete(link);
@@ -136,12 +147,8 @@ export class LinkKeeper {
     if (live?.link !== link) return;
     this.#current = undefined;
     this.#lossError = error ?? new SallyError("DRAINING"); // the node said GOAWAY, and every stream was done
-    const livedMs = this.#options.clock.nowMs() - live.sinceMs;
-    if (livedMs >= stableAfterMs) this.#backoff.reset();
-    if (link.transport === "quic") {
-      const isTrusted = livedMs >= quicTrustedAfterMs;
-      this.#quicPatience = isTrusted ? 1 : Math.min(this.#quicPatience * 2, quicPatienceMax);
-    }
+    if (this.#options.clock.nowMs() - live.sinceMs >= stableAfterMs) this.#backoff.reset();
+    this.#noteQuicEnd(live);
     live.lost.abort(new SallyError("LINK_LOST"));
     this.#options.onDown(link, live.node, error);
     this.#wakeup.wake();
@@ -151,6 +158,12 @@ export class LinkKeeper {
     this.#wantsNew = true;
     this.#interrupt.abort(new SallyError("CANCELLED"));
     this.#wakeup.wake();
+  }
+
+  #noteQuicEnd({ link, sinceMs }: Live): void {
+    if (link.transport !== "quic") return;
+    const isTrusted = this.#options.clock.nowMs() - sinceMs >= quicTrustedAfterMs;
+    this.#quicPatience = isTrusted ? 1 : Math.min(this.#quicPatience * 2, quicPatienceMax);
   }
 
   async #obtain(signal: AbortSignal): Promise<Live | undefined> {
@@ -199,6 +212,7 @@ export class LinkKeeper {
   #takeOver(live: Live): void {
     const old = this.#current?.link;
     this.#current = live;
+    this.#isInDoubt = false;
     this.#options.onUp(live.link, live.node);
     if (old === undefined || old.isClosed) return;
     // The node drains it as soon as it saw the claim; streams that it opened just before are still on their way.
@@ -214,22 +228,27 @@ export class LinkKeeper {
       const delayMs = quic === undefined ? Infinity : this.#options.limits.quicReturnEveryMs * this.#quicPatience;
       const how = await this.#wakeup.wait(delayMs, signal);
       if (signal.aborted || this.#wantsNew || live.link.isClosed) return;
-      if (how === "woken" || quic === undefined) continue;
-      const next = await this.#tryQuic(live, quic, signal);
+      const isInDoubt = this.#isInDoubt;
+      this.#isInDoubt = false;
+      const other = isInDoubt ? live.node.websocketConnector : how === "woken" ? undefined : quic;
+      if (other === undefined) continue;
+      const next = await this.#tryOther(live, other, signal);
       if (next === undefined) continue;
+      if (isInDoubt) this.#noteQuicEnd(live);
       this.#takeOver(next);
       live = next;
     }
   }
 
-  async #tryQuic(live: Live, quic: Connector, signal: AbortSignal): Promise<Live | undefined> {
+  /** A link to the same node over another transport, while the present one lasts. */
+  async #tryOther(live: Live, other: Connector, signal: AbortSignal): Promise<Live | undefined> {
     this.#interrupt = new AbortController();
     const attempt = AbortSignal.any([signal, live.lost.signal, this.#interrupt.signal]);
     try {
-      return await this.#establish(live.node, quic, attempt);
+      return await this.#establish(live.node, other, attempt);
     } catch (thrown) {
       if (thrown instanceof GiveUp) throw thrown.reason;
-      this.#options.log.debug("QUIC does not work here yet", { reason: String(thrown) });
+      this.#options.log.debug("the other transport does not work here yet", { reason: String(thrown) });
       return undefined;
     }
   }

@@ -151,6 +151,10 @@ function createNodes({ edges, mode, clock, log }: AgentDeps, keyring: Keyring): 
     const websocket = createNodeWebsocket({ edge, tls: () => keyring.tls, clock });
     const quic = createQuicConnector({ address: edge, tls: () => keyring.tls, endpoints, clock });
     const dialler = createDialler({ quic, websocket, mode, clock, log, limits });
-    return { label: edge.url, connector: dialler, ...(mode === "auto" ? { quicConnector: quic } : {}) };
+    return {
+      label: edge.url,
+      connector: dialler,
+      ...(mode === "auto" ? { quicConnector: quic, websocketConnector: websocket } : {}),
+    };
   });
 }

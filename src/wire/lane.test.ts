@@ -255,6 +255,30 @@ describe("liveness", () => {
     pair.agent.close();
   });
 
+  test("a PING that waits for its answer puts the link in doubt, once for each silence", async () => {
+    const clock = new FakeClock();
+    const pair = await linkPair({ lanes: 2, agent: { clock }, node: { clock } });
+    await settle();
+    const [first, second] = pair.nodeSession.lanes;
+    const pass = async (ms: number): Promise<void> => {
+      for (let i = 0; i < ms; i += 100) {
+        clock.advance(100);
+        await settle(1);
+      }
+    };
+    await pass(10_000);
+    expect(pair.agentSeen.doubts).toBe(0);
+    for (let silences = 1; silences <= 2; silences++) {
+      for (const lane of [first!, second!]) lane.isHeld = true;
+      await pass(4_500); // two seconds until it asks, at most half a one late; one for the answer; and it says so once
+      expect(pair.agentSeen.doubts).toBe(silences);
+      for (const lane of [first!, second!]) lane.isHeld = false;
+      await pass(3_000);
+    }
+    expect(pair.agentSeen.closes).toEqual([]);
+    pair.agent.close();
+  });
+
   test("a link keeps one timer, whatever its lanes, and none once it is closed", async () => {
     const [agentClock, nodeClock] = [new FakeClock(), new FakeClock()];
     const pair = await linkPair({ lanes: 8, agent: { clock: agentClock }, node: { clock: nodeClock } });

@@ -81,6 +81,7 @@ export class LinkCore implements Link, LaneHost {
       lanes: () => this.#lanes,
       onLaneDead: (lane) => (lane as Lane).abort(new SallyError("LINK_IDLE")), // lanes() handed out lanes
       onLinkDead: () => this.#end(new SallyError("LINK_IDLE"), "abrupt"),
+      onDoubt: () => options.onDoubt?.(this),
     });
     void session.closed.then((error) => this.#onSessionClosed(error));
   }

@@ -37,6 +37,8 @@ export interface LinkOptions {
   /** A stream that the peer opened. Set its handler before returning. */
   onStream(stream: IncomingStream, link: Link): void;
   onMessage(message: ControlMessage, link: Link): void;
+  /** The peer has not answered a PING for a while: the way may be blocked. Once for each silence. */
+  onDoubt?(link: Link): void;
   /** Once, when the peer said that it takes no new streams: whoever keeps idle ones lets them go. */
   onDrain?(link: Link): void;
   /** Once; every stream has seen its own `onClose` before. Never called when connectLink or acceptLink rejects. */

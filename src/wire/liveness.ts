@@ -11,6 +11,9 @@ const measureEveryMs = 10_000;
 const tickMs = 500;
 /** A link that is said to be gone has so long to show that it is not. */
 const suspectDeadAfterMs = 2_000;
+/** A PING that has waited so long, and for several round trips, puts the link in doubt. */
+const doubtAfterMs = 1_000;
+const doubtAfterRoundTrips = 4;
 
 /** A lane as liveness sees it. */
 export interface WatchedLane {
@@ -32,6 +35,8 @@ export interface LivenessOptions {
   readonly lanes: () => readonly WatchedLane[];
   readonly onLaneDead: (lane: WatchedLane) => void;
   readonly onLinkDead: () => void;
+  /** A PING stays without an answer; the link may still recover. Once for each silence. */
+  readonly onDoubt: () => void;
 }
 
 export class Liveness {
@@ -39,6 +44,7 @@ export class Liveness {
   #timer: Timer | undefined;
   #measuredMs: number;
   #suspectedMs: number | undefined;
+  #isInDoubt = false;
   /** Smoothed round trip. */
   rttMs: number | undefined;
 
@@ -72,7 +78,7 @@ export class Liveness {
   }
 
   #tick(): void {
-    const { clock, limits, lanes, onLaneDead, onLinkDead } = this.#options;
+    const { clock, limits, lanes, onLaneDead, onLinkDead, onDoubt } = this.#options;
     const nowMs = clock.nowMs();
     let heardMs = Number.NEGATIVE_INFINITY;
     for (const lane of lanes()) heardMs = Math.max(heardMs, lane.heardMs);
@@ -88,8 +94,22 @@ export class Liveness {
       if (nowMs >= deadlineMs) dead.push(lane);
       else nextMs = Math.min(nextMs, deadlineMs);
     }
+    const doubtMs = this.#doubtMs(heardMs);
+    if (nowMs < doubtMs) nextMs = Math.min(nextMs, doubtMs);
     this.#timer = clock.after(Math.max(1, nextMs - nowMs), () => this.#tick());
     for (const lane of dead) onLaneDead(lane);
+    const wasInDoubt = this.#isInDoubt;
+    this.#isInDoubt = nowMs >= doubtMs;
+    if (this.#isInDoubt && !wasInDoubt) onDoubt();
+  }
+
+  /** When the link is in doubt: counted from the first PING since anything was heard. */
+  #doubtMs(heardMs: number): number {
+    let askedMs = Number.POSITIVE_INFINITY;
+    for (const { pingedMs } of this.#options.lanes()) {
+      if (pingedMs !== undefined && pingedMs >= heardMs) askedMs = Math.min(askedMs, pingedMs);
+    }
+    return askedMs + Math.max(doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
   }
 
   /** When the link is dead, unless it is heard. */

@@ -19,6 +19,7 @@ export interface Seen {
   readonly closes: (SallyError | undefined)[];
   /** How often the peer said that it drains. */
   drains: number;
+  doubts: number;
 }
 
 export interface EndOptions {
@@ -41,12 +42,13 @@ export function linkOptions(seen: Seen, end: EndOptions = {}): LinkOptions {
     },
     onMessage: (message) => void seen.messages.push(message),
     onDrain: () => void seen.drains++,
+    onDoubt: () => void seen.doubts++,
     onClose: (error) => void seen.closes.push(error),
   };
 }
 
 export function newSeen(): Seen {
-  return { streams: [], messages: [], closes: [], drains: 0 };
+  return { streams: [], messages: [], closes: [], drains: 0, doubts: 0 };
 }
 
 export interface LinkPair {
