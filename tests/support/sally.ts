@@ -178,16 +178,18 @@ export interface NodeOptions extends Pick<SallyOptions, "wrap" | "runtimeArgs"> 
   readonly data?: string;
   readonly args?: readonly string[];
   readonly ports?: { readonly http: number; readonly tunnel: number; readonly admin: number };
-  /** Where visitors and agents connect; default loopback. */
-  readonly host?: string;
+  /** Where agents connect; default loopback. */
+  readonly tunnelHost?: string;
 }
 
 /** `sally edge` on ports of the system's choice, with a data folder of its own unless one is given. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   await using stack = new AsyncDisposableStack();
-  const { data = stack.use(new Scratch()).path, args = [], host = "127.0.0.1", wrap = [], runtimeArgs = [] } = options;
+  const { data = stack.use(new Scratch()).path, args = [], wrap = [], runtimeArgs = [] } = options;
+  const loopback = "127.0.0.1";
   const { http = 0, tunnel = 0, admin = 0 } = options.ports ?? {};
-  const addresses = ["--http", `${host}:${http}`, "--tunnel", `${host}:${tunnel}`, "--admin", `127.0.0.1:${admin}`];
+  const tunnelAddress = `${options.tunnelHost ?? loopback}:${tunnel}`;
+  const addresses = ["--http", `${loopback}:${http}`, "--tunnel", tunnelAddress, "--admin", `${loopback}:${admin}`];
   const command = ["edge", "--data", data, ...addresses, "--json", ...args];
   const process = stack.use(new SallyProcess(command, { wrap, runtimeArgs }));
   const ready = await process.waitFor("ready");

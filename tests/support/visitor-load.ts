@@ -163,6 +163,7 @@ export interface LoadOptions extends VisitOptions {
   readonly pauseMs?: number;
   /** Only GET. */
   readonly isSafe?: boolean;
+  readonly onOutcome?: (outcome: Outcome) => void;
 }
 
 /** Runs until it is stopped; a handful of visitors, each with one request at a time. */
@@ -216,6 +217,7 @@ export class VisitorLoad implements AsyncDisposable {
     while (!this.#isStopped) {
       const outcome = await askSomething(visitor, seeded, isSafe);
       this.outcomes.push(outcome);
+      this.#options.onOutcome?.(outcome);
       if (!keepsConnection) visitor[Symbol.dispose]();
       // Who is turned away does not hammer.
       await Bun.sleep(outcome.kind === "right" ? seeded.between(0, pauseMs) : 50);
