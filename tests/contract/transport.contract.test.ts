@@ -79,26 +79,29 @@ describe.each(transports)("$name", ({ name, holdsWriterBack, open }) => {
     await close();
   });
 
-  test.skipIf(!holdsWriterBack)("a reader that stops holds its writer back on that lane only", async () => {
-    const { agent, node, close } = await open();
-    let isFirst = true;
-    const lanes = new Lanes(node, (ear) => {
-      ear.holds = isFirst;
-      isFirst = false;
+  // QUIC has no flow control on the receiving side here (docs/runtime-facts.md): credit above it does this.
+  if (holdsWriterBack) {
+    test("a reader that stops holds its writer back on that lane only", async () => {
+      const { agent, node, close } = await open();
+      let isFirst = true;
+      const lanes = new Lanes(node, (ear) => {
+        ear.holds = isFirst;
+        isFirst = false;
+      });
+      const slow = await openPair(agent, lanes);
+      const quick = await openPair(agent, lanes);
+      const bytes = pattern(24 * 1024 * 1024, 4);
+      const sending = send(slow.near, bytes, false);
+      await send(quick.near, pattern(100_000, 5), false);
+      await quick.far.when(() => quick.far.receivedBytes === 100_001);
+      expect(slow.far.receivedBytes).toBeLessThan(bytes.length);
+      expect(slow.near.duplex.queuedBytes).toBeGreaterThan(0);
+      slow.far.release();
+      await sending;
+      await slow.far.when(() => slow.far.receivedBytes === bytes.length + 1);
+      await close();
     });
-    const slow = await openPair(agent, lanes);
-    const quick = await openPair(agent, lanes);
-    const bytes = pattern(24 * 1024 * 1024, 4);
-    const sending = send(slow.near, bytes, false);
-    await send(quick.near, pattern(100_000, 5), false);
-    await quick.far.when(() => quick.far.receivedBytes === 100_001);
-    await Bun.sleep(150);
-    expect(slow.far.receivedBytes).toBeLessThan(bytes.length);
-    slow.far.release();
-    await sending;
-    await slow.far.when(() => slow.far.receivedBytes === bytes.length + 1);
-    await close();
-  });
+  }
 
   test("a reset lane is an error with its code at the peer, silence here, and the other lanes stay", async () => {
     const { agent, node, close } = await open();
