@@ -3,9 +3,10 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../../src/core/clock.ts";
 import { SallyError } from "../../src/core/errors.ts";
-import { limits } from "../../src/core/limits.ts";
+import type { LinkAuth } from "../../src/core/identity.ts";
+import { limits, type Limits } from "../../src/core/limits.ts";
 import { silentLogger } from "../../src/core/log.ts";
-import type { Session } from "../../src/ports/session.ts";
+import type { Connector, Session } from "../../src/ports/session.ts";
 import { createQuicConnector, QuicEndpoints, type QuicConnector } from "../../src/transport/quic/connector.ts";
 import { connectLink, type Link } from "../../src/wire/link.ts";
 import type { ControlMessage } from "../../src/wire/messages.ts";
@@ -36,10 +37,14 @@ class World implements AsyncDisposable {
     this.#identity = identity;
   }
 
-  static async create(handshakeMs: number = limits.handshakeMs): Promise<World> {
-    const rig = await LinkRig.create("quic", { handshakeMs });
+  static async create(overrides: Partial<Limits> = {}): Promise<World> {
+    const rig = await LinkRig.create("quic", overrides);
     const path = await UdpPath.to({ host: "127.0.0.1", port: rig.port });
     return new World(rig, path, await rig.issue("agent", "ann", "laptop"));
+  }
+
+  get auth(): LinkAuth {
+    return this.#identity.auth;
   }
 
   connector(): QuicConnector {
@@ -116,23 +121,56 @@ test("a new link costs three round trips, one that comes back two", async () => 
   expect(best.patient / best.cold).toBeGreaterThanOrEqual(1.15);
 }, 60_000);
 
-test("a link that comes back to a node that restarted costs no more than a new one", async () => {
+test("a link that comes back to a node that restarted costs no more round trips than a new one", async () => {
   await using world = await World.create();
   const connector = world.connector();
   await world.close((await world.link(connector)).link);
-  await world.rig.stopNode();
-  await world.rig.startNode(world.rig.port);
-  world.path.delayMs = 50;
-  const cold = await world.link(world.connector());
-  const rejected = await world.link(connector);
-  const resumed = await world.link(connector);
-  expect([cold.early, rejected.early, resumed.early]).toEqual(["none", "rejected", "accepted"]);
-  expect(world.rig.exit.links()).toHaveLength(3);
+  let least = Infinity;
+  let leastCold = Infinity;
+  for (let round = 1; round <= 8 && !(least < 1.2 * leastCold); round++) {
+    world.path.delayMs = 0;
+    await world.rig.stopNode();
+    await world.rig.startNode(world.rig.port);
+    world.path.delayMs = 50;
+    const cold = await world.link(world.connector());
+    const refused = await world.link(connector);
+    const resumed = await world.link(connector); // with the ticket of the connection that was refused early data
+    expect([cold.early, refused.early, resumed.early]).toEqual(["none", "rejected", "accepted"]);
+    expect(world.rig.exit.links()).toHaveLength(3);
+    least = Math.min(least, refused.tookMs);
+    leastCold = Math.min(leastCold, cold.tookMs);
+  }
+  expect(least / leastCold).toBeLessThan(1.2); // one round trip more: 1.33
   expect(world.rig.exitEvents.filter(({ event }) => event === "handshake-failed")).toEqual([]);
-}, 30_000);
+}, 60_000);
+
+test("an agent whose network was gone comes back with early data", async () => {
+  await using world = await World.create({ pingAfterMs: 200, linkDeadAfterMs: 600, reconnectBackoffMinMs: 50 });
+  const { rig, path } = world;
+  const connector = world.connector();
+  const fates: string[] = [];
+  const noting: Connector = {
+    async connect(signal, greet) {
+      const session = await connector.connect(signal, greet);
+      fates.push(session.early);
+      return session;
+    },
+  };
+  const laptop = await rig.connect({
+    target: "1",
+    options: { nodes: [{ label: "node", connector: noting }], auth: () => world.auth },
+  });
+  await laptop.until("link", ({ state }) => state === "up");
+  path.isCut = true;
+  await laptop.until("link", ({ state }) => state === "down");
+  path.isCut = false;
+  const isUpAgain = (): boolean => laptop.events.filter((event) => event.event === "link").at(-1)?.state === "up";
+  await until("the link", isUpAgain);
+  expect([fates[0], fates.at(-1)]).toEqual(["none", "accepted"]);
+}, 60_000);
 
 test("recorded first flights make no link, and nothing changes for the one that lives", async () => {
-  await using world = await World.create(2_000);
+  await using world = await World.create({ handshakeMs: 2_000 });
   const { rig, path } = world;
   const connector = world.connector();
   await world.close((await world.link(connector)).link);
