@@ -8,17 +8,30 @@ import { connectSocket } from "../sockets/connect.ts";
 import { readText } from "./files.ts";
 import { callHttp } from "./http-call.ts";
 
-/** @throws SallyError USAGE for a malformed address; calls throw CONNECT_FAILED when no node runs there */
-export async function openAdmin(options: { admin: string; data: string }): Promise<AdminClient> {
+export interface AdminOptions {
+  /** `http://HOST:PORT`. */
+  readonly admin: string;
+  /** The node's data folder. */
+  readonly data: string;
+  /** Reading the status takes no token. */
+  readonly needsToken: boolean;
+}
+
+/** @throws SallyError USAGE for a malformed address, AUTH_FAILED without a token; calls throw CONNECT_FAILED when no node runs there */
+export async function openAdmin(options: AdminOptions): Promise<AdminClient> {
   const url = URL.canParse(options.admin) ? new URL(options.admin) : undefined;
   if (url?.protocol !== "http:") {
     throw new SallyError("USAGE", `"${options.admin}" is not an admin address: use http://HOST:PORT`);
   }
-  const adminToken = (await readText(join(options.data, "admin.token")))?.trim() ?? "";
+  const tokenFile = join(options.data, "admin.token");
+  const adminToken = (await readText(tokenFile))?.trim();
+  if (adminToken === undefined && options.needsToken) {
+    throw new SallyError("AUTH_FAILED", `there is no ${tokenFile}: pass --data with the data folder of the node`);
+  }
   const port = url.port === "" ? 80 : Number(url.port);
   const host = url.hostname.replace(/^\[|\]$/g, "");
   return createAdminClient({
-    adminToken,
+    adminToken: adminToken ?? "",
     async request(method, path, { body, headers }) {
       const signal = AbortSignal.timeout(limits.connectMs);
       const socket = await connectSocket({ kind: "tcp", host, port }, { signal, timeoutMs: limits.connectMs });

@@ -7,7 +7,7 @@ import { printable } from "../output.ts";
 import type { AdminFlags } from "./token.ts";
 
 export async function runStatus({ output }: CommandContext, flags: AdminFlags): Promise<number> {
-  const admin = await openAdmin(flags);
+  const admin = await openAdmin({ ...flags, needsToken: false });
   const [status, tunnels, links] = await Promise.all([admin.status(), admin.tunnels(), admin.links()]);
   output.event({ event: "status", ...status, tunnels, links });
   const upMinutes = Math.round((systemClock.wallMs() - status.startedMs) / 60_000);

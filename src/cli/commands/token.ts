@@ -1,5 +1,6 @@
 /** `sally token create|list|revoke`: join tokens of a node on this machine. */
 
+import type { AdminClient } from "../../api/admin-client.ts";
 import { openAdmin } from "../../apps/admin.ts";
 import { systemClock } from "../../core/clock.ts";
 import type { CommandContext } from "../context.ts";
@@ -10,6 +11,10 @@ export interface AdminFlags {
   readonly data: string;
 }
 
+function openTokens({ admin, data }: AdminFlags): Promise<AdminClient> {
+  return openAdmin({ admin, data, needsToken: true });
+}
+
 const hourMs = 60 * 60 * 1_000;
 
 export async function runTokenCreate(
@@ -17,7 +22,7 @@ export async function runTokenCreate(
   flags: AdminFlags & { label: string; identity?: string; names?: string[]; expires?: number },
 ): Promise<number> {
   const { label, identity, names = [], expires } = flags;
-  const admin = await openAdmin(flags);
+  const admin = await openTokens(flags);
   const { token, info } = await admin.createToken({
     label: label === "" ? "made on the command line" : label,
     names,
@@ -30,7 +35,7 @@ export async function runTokenCreate(
 }
 
 export async function runTokenList({ output }: CommandContext, flags: AdminFlags): Promise<number> {
-  const tokens = await (await openAdmin(flags)).tokens();
+  const tokens = await (await openTokens(flags)).tokens();
   for (const token of tokens) {
     output.event({ event: "token", ...token });
     const state = token.revokedMs !== undefined ? "revoked" : isPast(token.expiresMs) ? "expired" : "live";
@@ -41,7 +46,7 @@ export async function runTokenList({ output }: CommandContext, flags: AdminFlags
 }
 
 export async function runTokenRevoke({ output }: CommandContext, flags: AdminFlags, id = ""): Promise<number> {
-  await (await openAdmin(flags)).revokeToken(id);
+  await (await openTokens(flags)).revokeToken(id);
   output.event({ event: "revoked", id });
   output.line(`Revoked ${printable(id)}; its links are closed.`);
   return 0;
