@@ -7,7 +7,7 @@ import { until } from "../support/until.ts";
 import { Visitor, VisitorLoad } from "../support/visitor-load.ts";
 
 const seeded = drawSeed("tests/fault/agent-killed");
-/** DESIGN promises one second for a name to be back; the rest is for a busy machine. */
+/** One second is promised for a name to be back; the rest is for a busy machine. */
 const backMs = 10_000;
 
 function loadOn(node: TestNode): VisitorLoad {

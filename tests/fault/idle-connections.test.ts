@@ -1,5 +1,5 @@
 /**
- * What thousands of connections cost that do nothing (DESIGN §9: 10,000 idle WebSockets take at most 20 KB each at the
+ * What thousands of connections cost that do nothing (the promise: 10,000 idle WebSockets take at most 20 KB each at the
  * edge). Real processes; resident memory as the kernel counts it, which includes whatever the runtime keeps in reserve.
  */
 

@@ -6,7 +6,7 @@ import type { VisitorLoad } from "./visitor-load.ts";
 const transports = ["websocket", "quic"] as const;
 export type Transport = (typeof transports)[number];
 
-/** DESIGN promises 6 s until a dead agent or node is noticed; the rest is for a busy machine. */
+/** Six seconds are promised until a dead agent or node is noticed; the rest is for a busy machine. */
 export const noticedMs = 12_000;
 
 /** The same story over both transports at the same time: most of it is waiting. */
