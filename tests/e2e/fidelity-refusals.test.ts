@@ -284,6 +284,16 @@ describe.each([...transports])("limits, with an agent over %s", (transport) => {
     await connection.until(() => connection.wasReset, "reset");
   });
 
+  test("a body that only dribbles is 408", async () => {
+    const visitor = await path.visit();
+    visitor.write(head("POST /", "Content-Length: 1000"));
+    const timer = setInterval(() => visitor.write("x"), 200);
+    const connection = await path.origin.accept();
+    await visitor.until(() => visitor.unread !== "", "an answer").finally(() => clearInterval(timer));
+    expect((await visitor.readHead()).slice(0, 13)).toBe("HTTP/1.1 408 ");
+    await connection.until(() => connection.wasReset, "reset");
+  });
+
   test("a kept-alive connection that idles is ended", async () => {
     const visitor = await path.visit();
     visitor.write(head("GET /"));
@@ -337,6 +347,45 @@ describe.each([...transports])("limits, with an agent over %s", (transport) => {
     expect(await connection.readHead()).toStartWith("GET /again ");
     connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     expect(await visitor.readHead()).toStartWith("HTTP/1.1 200 ");
+  });
+});
+
+describe.each([...transports])("bounds of the whole node, with an agent over %s", (transport) => {
+  const head = (path: VisitorPath, target: string): string => `GET ${target} HTTP/1.1\r\nHost: ${path.host}\r\n\r\n`;
+
+  test("a request that finds no memory for its window waits, and is 503 when there is none for too long", async () => {
+    // Each stream starts with a window of 64 KiB.
+    await using path = await VisitorPath.open({ transport, limits: { processWindowBudgetBytes: 4 * 64 * 1_024 } });
+    const waiting = [];
+    for (let n = 0; n < 4; n++) {
+      const visitor = await path.visit();
+      visitor.write(head(path, `/${n}`));
+      const connection = await path.origin.accept();
+      await connection.readHead();
+      waiting.push({ visitor, connection });
+    }
+    const [patient, unlucky] = [await path.visit(), await path.visit()];
+    patient.write(head(path, "/patient"));
+    await patient.until(() => patient.queuedBytes === 0, "flush");
+    waiting[0]?.connection.end("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    const connection = await path.origin.accept();
+    expect(await connection.readHead()).toStartWith("GET /patient ");
+    unlucky.write(head(path, "/unlucky"));
+    const answer = await unlucky.readHead();
+    readProblem(answer + (await unlucky.read(Number(/Content-Length: (\d+)/.exec(answer)?.[1]))), 503, "OVERLOADED");
+    connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    expect(await patient.readHead()).toStartWith("HTTP/1.1 200 ");
+  });
+
+  test("connections past all that it takes are 503", async () => {
+    await using path = await VisitorPath.open({ transport, limits: { connections: 3 } });
+    const others = [await path.visit(), await path.visit(), await path.visit()];
+    const last = await path.visit();
+    readProblem(await last.readToEnd(), 503, "OVERLOADED");
+    others[0]?.write(head(path, "/"));
+    const connection = await path.origin.accept();
+    connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    expect(await others[0]?.readHead()).toStartWith("HTTP/1.1 200 ");
   });
 });
 
