@@ -5,6 +5,7 @@ import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import { memoryDuplexPair, type MemoryDuplex, type MemoryDuplexOptions } from "../core/memory-duplex.ts";
 import type { StreamProtocol } from "../ports/dialer.ts";
+import { TurnEnd } from "./turn-end.ts";
 import { OriginStream, type TrafficCounters } from "./origin-stream.ts";
 import { answerProbe } from "./probe-reply.ts";
 
@@ -16,8 +17,8 @@ function setUp(protocol: StreamProtocol = "http", socket: MemoryDuplexOptions = 
   const [socketSide, origin] = memoryDuplexPair(socket);
   const counters: TrafficCounters = { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 };
   const turn: (() => void)[] = [];
-  const schedule = (task: () => void): void => void turn.push(task);
-  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, schedule });
+  const turnEnd = new TurnEnd((task) => void turn.push(task));
+  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, turnEnd });
   const endTurn = async (): Promise<void> => {
     for (const task of turn.splice(0)) task();
     await settle();

@@ -11,6 +11,7 @@ import { SallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import type { IncomingStream } from "../wire/link.ts";
 import type { StreamTap } from "./tap.ts";
+import type { TurnEnd } from "./turn-end.ts";
 
 /** Totals of an agent, shared by its streams. */
 export interface TrafficCounters {
@@ -26,8 +27,7 @@ export interface OriginStreamOptions {
   readonly tap: StreamTap | undefined;
   readonly clock: Clock;
   readonly limits: Limits;
-  /** Runs a task when everything that this turn of the event loop brought has been looked at. */
-  readonly schedule: (task: () => void) => void;
+  readonly turnEnd: TurnEnd;
 }
 
 /** What surely travels in one piece: the origin got all of it or nothing. */
@@ -129,7 +129,7 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         if (this.#isSealed) return stream.consume(length);
-        if (this.#isQuiet) this.#hold();
+        if (this.#isQuiet) return this.#hold(chunk);
         if (this.#held !== undefined) return void this.#held.push(chunk);
         this.#writtenBytes += length;
         this.#bytesSince += length;
@@ -140,7 +140,7 @@ export class OriginStream {
         else this.#owedToStream += length;
       },
       onEnd: () => {
-        this.#letGo();
+        this.letGo();
         origin.end();
       },
       onDrain: () => {
@@ -187,14 +187,14 @@ export class OriginStream {
    * The origin may have closed an idle connection in the same turn that brings the next request: then its end is seen
    * first, and the edge learns that nothing was delivered and sends the request elsewhere, whatever the method.
    */
-  #hold(): void {
+  #hold(chunk: Uint8Array): void {
     this.#isQuiet = false;
-    this.#held = [];
-    this.#options.schedule(() => this.#letGo());
+    this.#held = [chunk];
+    this.#options.turnEnd.wait(this);
   }
 
   /** Writes what was held; if the origin has ended meanwhile, drops it. */
-  #letGo(): void {
+  letGo(): void {
     const held = this.#held;
     if (held === undefined) return;
     this.#held = undefined;
@@ -211,7 +211,7 @@ export class OriginStream {
   #endFromOrigin(origin: Duplex): void {
     if (this.#stream.preamble.protocol !== "http" || this.#isUpgraded) return this.#reportEnd(0);
     this.#isSealed = true;
-    this.#letGo();
+    this.letGo();
     this.#takeOwed();
     origin.end();
     const isDoubtful = this.#writesSince === 1 && this.#bytesSince <= segmentBytes;
@@ -235,7 +235,7 @@ export class OriginStream {
     const stream = this.#stream;
     stream.reportDelivered(Math.max(0, this.#writtenBytes - origin.queuedBytes));
     this.#isSealed = true;
-    this.#letGo();
+    this.letGo();
     const reset = new SallyError("ORIGIN_RESET", undefined, { cause: error });
     const deadlineMs = this.#options.clock.nowMs() + this.#options.limits.socketLingerMs;
     const step = (): void => {

@@ -14,6 +14,7 @@ import { Origin, type DialOrigin } from "./origin.ts";
 import { OriginStream, type TrafficCounters } from "./origin-stream.ts";
 import { answerProbe } from "./probe-reply.ts";
 import { StreamTap, type TappedRequest } from "./tap.ts";
+import { TurnEnd } from "./turn-end.ts";
 
 /** One tunnel as configured. */
 export interface AgentTunnel {
@@ -51,12 +52,14 @@ export class TunnelSet {
   /** Set while somebody wants to see requests. */
   onRequest: ((request: TappedRequest) => void) | undefined;
   readonly #options: TunnelSetOptions;
+  readonly #turnEnd: TurnEnd;
   readonly #byName = new Map<string, ServedTunnel>();
   readonly #held = new Set<OriginStream>();
   #claimsWaiting = 0;
 
   constructor(options: TunnelSetOptions) {
     this.#options = options;
+    this.#turnEnd = new TurnEnd(options.schedule ?? queueMicrotask);
     this.all = options.tunnels.map((config) => this.#serve(config));
   }
 
@@ -108,10 +111,10 @@ export class TunnelSet {
       else stream.refuse(unknownTunnel(tunnel));
       return;
     }
-    const { clock, limits, schedule = queueMicrotask } = this.#options;
+    const { clock, limits } = this.#options;
     const { onRequest } = this;
     const tap = onRequest === undefined ? undefined : new StreamTap(tunnel, clock, onRequest);
-    const joint = new OriginStream({ stream, counters: this.counters, tap, clock, limits, schedule });
+    const joint = new OriginStream({ stream, counters: this.counters, tap, clock, limits, turnEnd: this.#turnEnd });
     const isHeld = this.#claimsWaiting > 0 && !this.#byName.has(tunnel) && this.#held.size < limits.openWaitersMax;
     if (isHeld) this.#held.add(joint);
     else this.#dispatch(joint);
