@@ -7,8 +7,8 @@ export const tokenBit = 1;
 /** Tab, space, visible ASCII and 0x80–0xff: field values, reason phrases, chunk extensions. */
 export const textBit = 2;
 /**
- * Visible ASCII without `#`, and 0x80–0xff: request targets. RFC 9112 wants those percent-encoded, but people type
- * `curl http://host/größe`, origins understand it, and no parser takes such a byte for a delimiter.
+ * Visible ASCII without `#`, and 0x80–0xff: request targets. RFC 9112 wants those percent-encoded, but curl sends
+ * a query as it was typed, origins understand UTF-8, and no parser takes such a byte for a delimiter.
  */
 export const targetBit = 4;
 /** Letters, digits, `.`, `-`, `_`: host names. Percent-encoding and sub-delimiters have no use in a Host that we serve. */
