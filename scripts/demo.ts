@@ -8,7 +8,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
-import { Scratch, SallyProcess, startNode } from "../tests/support/sally.ts";
+import { Scratch, SallyProcess, startNode, type TestNode } from "../tests/support/sally.ts";
 
 const visitorCount = 1_000;
 const root = join(import.meta.dir, "..");
@@ -78,47 +78,58 @@ async function checkStreams(base: string, host: string): Promise<void> {
   check("a WebSocket echoes", answer === "hello through the tunnel", answer);
 }
 
-const scratch = new Scratch();
-const home = mkdtempSync(join(tmpdir(), "sallyport-demo-"));
-await using node = await startNode({ data: scratch.path });
-const { app, port } = await startSampleApp();
-await using agent = new SallyProcess(
-  ["http", String(port), "--name", "demo", "--edge", node.tunnel, "--token-file", node.tokenFile, "--json"],
-  { env: { SALLY_HOME: home } },
-);
-const cleanUp = (): void => {
-  app.kill();
-  scratch[Symbol.dispose]();
-  rmSync(home, { recursive: true, force: true });
-};
+/** Starts everything, shows it, and stays until a process ends; `stopped` ends it too. */
+async function runDemo(state: string, home: string, stopped: Promise<void>): Promise<void> {
+  await using node = await startNode({ data: state });
+  const { app, port } = await startSampleApp();
+  try {
+    await using agent = new SallyProcess(
+      ["http", String(port), "--name", "demo", "--edge", node.tunnel, "--token-file", node.tokenFile, "--json"],
+      { env: { SALLY_HOME: home } },
+    );
+    await Promise.race([stopped, showTunnel(node, agent, port)]);
+    await agent.stop();
+    await node.process.stop();
+  } finally {
+    app.kill();
+  }
+}
 
-try {
+async function showTunnel(node: TestNode, agent: SallyProcess, port: number): Promise<void> {
   const tunnel = await agent.waitFor("tunnel");
   const url = new URL(String(tunnel["url"]));
-  const base = `http://127.0.0.1:${url.port}`;
   say(`node      ${node.http}  (agents: ${node.tunnel})`);
   say(`app       http://127.0.0.1:${port}`);
   say(`tunnel    ${url.origin} -> localhost:${port} over ${String(tunnel["transport"])}\n`);
-  await sendVisitors(Number(url.port), url.host, base);
-  await checkStreams(base, url.host);
+  await sendVisitors(Number(url.port), url.host, `http://127.0.0.1:${url.port}`);
+  await checkStreams(`http://127.0.0.1:${url.port}`, url.host);
   say(failures === 0 ? "\nEverything was as promised." : `\n${failures} of the checks failed.`);
-  if (!isOneShot) {
-    say(`Open ${url.origin} in a browser. Ctrl-C ends the demo.`);
-    await new Promise<void>((resolve) => {
-      process.once("SIGINT", resolve);
-      process.once("SIGTERM", resolve);
-      void Promise.race([agent.exited, node.process.exited]).then(() => {
-        say("A process of the demo ended.");
-        failures++;
-        resolve();
-      });
-    });
-  }
-} catch (error) {
-  failures++;
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  if (isOneShot) return;
+  say(`Open ${url.origin} in a browser. Ctrl-C ends the demo.`);
+  await Promise.race([agent.exited, node.process.exited]);
+  throw new Error("A process of the demo ended.");
 }
-await agent.stop();
-await node.process.stop();
-cleanUp();
+
+const stopped = Promise.withResolvers<void>();
+let isStopped = false;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    isStopped = true;
+    stopped.resolve();
+  });
+}
+const scratch = new Scratch();
+const home = mkdtempSync(join(tmpdir(), "sallyport-demo-"));
+try {
+  await runDemo(scratch.path, home, stopped.promise);
+} catch (error) {
+  // Ctrl-C on a terminal reaches the other processes too: that they end is no failure then.
+  if (!isStopped) {
+    failures++;
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  }
+} finally {
+  scratch[Symbol.dispose]();
+  rmSync(home, { recursive: true, force: true });
+}
 process.exit(failures > 0 ? 1 : 0);

@@ -23,6 +23,7 @@ import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { AccessRecord } from "../listeners/http1-options.ts";
 import type { Registry } from "../ports/registry.ts";
 import type { TunnelEntry } from "../ports/tunnel-directory.ts";
+import { type DataLock, lockData } from "../store/data-lock.ts";
 import { openSqliteRegistry } from "../store/sqlite.ts";
 import { issueCertificate } from "../trust/certificates.ts";
 import { exportPrivateKey, generateKeyPair } from "../trust/key-pair.ts";
@@ -53,6 +54,8 @@ export interface NodeDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly onAccess?: (record: AccessRecord) => void;
+  /** How long another node may still hold the data folder: one that stops. Default two seconds. */
+  readonly lockWaitMs?: number;
 }
 
 /** @throws SallyError ADDRESS_IN_USE, STORE_FAILED, USAGE, CERTIFICATE_INVALID */
@@ -63,16 +66,25 @@ export async function startNode(config: NodeConfig, deps: NodeDeps): Promise<Run
     write: (name: string, text: string, mode: number) => writeText(join(config.data, name), text, mode),
   };
   await writeText(join(config.data, ".folder"), "Written by sally: keys and the registry of a node.\n");
-  const registry = openSqliteRegistry(join(config.data, "registry.sqlite"));
+  const lock = lockData(join(config.data, "node.lock"), deps.lockWaitMs ?? lockWaitMs);
+  let registry: Registry | undefined;
   try {
+    registry = openSqliteRegistry(join(config.data, "registry.sqlite"));
     const trusted = await bootstrapNode({ files, registry, clock, log });
-    const node = new Node(config, deps, registry, trusted);
+    const node = new Node(config, deps, { registry, lock, trusted });
     await node.start();
     return node;
   } catch (error) {
-    registry.close();
+    await registry?.close();
+    lock.release();
     throw error;
   }
+}
+
+interface NodeStores {
+  readonly registry: Registry;
+  readonly lock: DataLock;
+  readonly trusted: Bootstrapped;
 }
 
 class Node implements RunningNode {
@@ -81,6 +93,7 @@ class Node implements RunningNode {
   readonly #deps: NodeDeps;
   readonly #limits: Limits;
   readonly #registry: Registry;
+  readonly #lock: DataLock;
   readonly #trusted: Bootstrapped;
   readonly #counters: NodeCounters = { requests: 0, handshakesFailed: 0, linksOpened: 0 };
   readonly #budget: WindowBudget;
@@ -91,10 +104,11 @@ class Node implements RunningNode {
   #listeners!: NodeListeners;
   #isReady = false;
 
-  constructor(config: NodeConfig, deps: NodeDeps, registry: Registry, trusted: Bootstrapped) {
+  constructor(config: NodeConfig, deps: NodeDeps, { registry, lock, trusted }: NodeStores) {
     this.#config = config;
     this.#deps = deps;
     this.#registry = registry;
+    this.#lock = lock;
     this.#trusted = trusted;
     this.agentToken = trusted.agentToken;
     this.#limits = { ...defaultLimits, ...config.limits };
@@ -123,25 +137,36 @@ class Node implements RunningNode {
   }
 
   async start(): Promise<void> {
-    const { clock, log } = this.#deps;
     await this.#control.start();
     const identity = await this.#issueIdentity();
     this.#exit = this.#createExit(identity.auth);
     this.#edge = this.#createEdge();
     this.#control.onRevoked((isRevoked) => void this.#exit.revoke(isRevoked));
-    this.#listeners = await openListeners({
+    try {
+      this.#listeners = await this.#open(identity.tls);
+    } catch (error) {
+      this.#edge.close();
+      await this.#exit.close();
+      this.#control.close();
+      throw error;
+    }
+    this.#isReady = true;
+  }
+
+  #open(tls: { keyPem: string; certPem: string }): Promise<NodeListeners> {
+    const { clock, log } = this.#deps;
+    return openListeners({
       config: this.#config,
       publicHandler: this.#countRequests(this.#edge.handler),
       enrolHandler: this.#control.enrolHandler,
       adminHandler: this.#control.adminHandler,
-      tls: { ...identity.tls, caPem: this.#trusted.caPem },
+      tls: { ...tls, caPem: this.#trusted.caPem },
       onSession: (session) => this.#exit.acceptSession(session),
       onAccess: this.#deps.onAccess,
       clock,
       log,
       limits: this.#limits,
     });
-    this.#isReady = true;
   }
 
   async drain(graceMs: number): Promise<void> {
@@ -160,6 +185,7 @@ class Node implements RunningNode {
     await this.#listeners.close();
     this.#control.close();
     await this.#registry.close();
+    this.#lock.release();
   }
 
   /** A key of its own for each run: it never touches the disk. */
@@ -321,6 +347,7 @@ class Node implements RunningNode {
   }
 }
 
+const lockWaitMs = 2_000;
 /** After visitors are gone, links only have upgraded streams left to end. */
 const drainLinksMs = 1_000;
 

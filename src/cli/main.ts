@@ -56,7 +56,7 @@ function linkFlags(command: Command): Command {
     .option("--edge <url>", "node to link to, such as https://127.0.0.1:7443; repeat for more", collect)
     .addOption(new Option("--transport <kind>", "how to link").choices(["auto", "quic", "websocket"]))
     .option("--token-file <file>", "join token, needed once to enrol")
-    .option("--inspect <addr>", "address of the local inspector, or off")
+    .option("--inspect <addr>", "reserved for the local inspector (not in this version)")
     .option("--log-level <level>", "debug, info, warn or error")
     .addOption(jsonFlag());
 }

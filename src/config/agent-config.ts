@@ -38,7 +38,7 @@ export const agentConfigSchema = z
       .max(limits.lanesPerLinkMax)
       .default(limits.lanesPerLink)
       .describe("Lanes in the link."),
-    inspect: z.string().default("off").describe("Address of the local inspector, or off."),
+    inspect: z.string().default("off").describe("Reserved for the local inspector, which is not part of this version."),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("warn").describe("Least level that is logged."),
     tunnels: z.array(tunnelConfigSchema).min(1).max(limits.tunnelsPerLink).describe("What to serve."),
   })

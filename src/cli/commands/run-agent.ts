@@ -11,6 +11,7 @@ import type { AgentTunnel } from "../../agent/tunnel-set.ts";
 import { startAgent } from "../../apps/agent.ts";
 import { AgentState } from "../../apps/agent-state.ts";
 import { parseEdgeUrl } from "../../apps/edge-address.ts";
+import { rememberedCredential } from "../../apps/enrol.ts";
 import { parseConfig, readGivenFile, type Environment } from "../../apps/load-config.ts";
 import type { NodeDeps, RunningNode } from "../../apps/node.ts";
 import type { AgentConfig, TunnelSettings } from "../../config/agent-config.ts";
@@ -35,6 +36,9 @@ export interface AgentFlags {
 
 /** How long running requests may take after Ctrl-C. */
 const stopGraceMs = 5_000;
+/** Each terminal with an agent of its own has an embedded node of its own, with its own folder. */
+const embeddedNodesMax = 8;
+const anyPort = "127.0.0.1:0";
 
 /** @throws SallyError as the parts it starts; the number is the exit code */
 export async function runAgent({ environment, output }: CommandContext, config: AgentConfig): Promise<number> {
@@ -56,10 +60,12 @@ export async function runAgent({ environment, output }: CommandContext, config: 
   };
   try {
     if (embedded !== undefined) view.explainEmbedded(embedded.urls);
+    const edges = [urls].flat().map((url) => parseEdgeUrl(url, environment));
     agent = await startAgent({
-      edges: [urls].flat().map((url) => parseEdgeUrl(url, environment)),
+      edges,
       state,
-      token: embedded === undefined ? await readToken(config.tokenFile) : embedded.agentToken,
+      token: embedded?.agentToken ?? (await readToken(config.tokenFile, { edges, state }, log)),
+      remembersToken: embedded === undefined,
       mode: config.transport,
       lanes: config.lanes,
       tunnels,
@@ -86,24 +92,44 @@ export async function runAgent({ environment, output }: CommandContext, config: 
 async function startEmbeddedNode(environment: Environment, log: NodeDeps["log"]): Promise<RunningNode> {
   // Loaded only here: an agent of somebody else's node starts sooner without it.
   const { startNode } = await import("../../apps/node.ts");
-  const settings = {
-    tunnel: "127.0.0.1:0",
-    admin: "127.0.0.1:0",
-    data: join(environment.home, "node"),
-    logLevel: "warn",
+  const start = (http: string, folder: string): Promise<RunningNode> => {
+    const data = join(environment.home, folder);
+    const settings = { http, tunnel: "127.0.0.1:0", admin: "127.0.0.1:0", data, logLevel: "warn" };
+    return startNode(parseConfig(nodeConfigSchema, settings, "embedded node"), {
+      clock: systemClock,
+      log,
+      lockWaitMs: 0,
+    });
   };
-  const start = (http: string): Promise<RunningNode> =>
-    startNode(parseConfig(nodeConfigSchema, { ...settings, http }, "embedded node"), { clock: systemClock, log });
-  try {
-    return await start("127.0.0.1:8080");
-  } catch (error) {
-    if (!(error instanceof SallyError) || error.code !== "ADDRESS_IN_USE") throw error;
-    return await start("127.0.0.1:0");
+  let http = "127.0.0.1:8080";
+  for (let tries = 1; ;) {
+    try {
+      return await start(http, tries === 1 ? "node" : `node-${tries}`);
+    } catch (error) {
+      if (!(error instanceof SallyError)) throw error;
+      if (error.code === "ADDRESS_IN_USE" && http !== anyPort) http = anyPort;
+      else if (error.code === "DATA_IN_USE" && tries < embeddedNodesMax) tries++;
+      else throw error;
+    }
   }
 }
 
-async function readToken(path: string | undefined): Promise<string | undefined> {
-  return path === undefined ? undefined : await readGivenFile(path);
+/** Without the file an enrolled machine goes on with what it has. @throws SallyError USAGE */
+async function readToken(
+  path: string | undefined,
+  enrolled: Parameters<typeof rememberedCredential>[0],
+  log: NodeDeps["log"],
+): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return await readGivenFile(path);
+  } catch (error) {
+    const isMissing = error instanceof SallyError && (error.cause as NodeJS.ErrnoException).code === "ENOENT"; // the system's
+    const held = isMissing ? await rememberedCredential(enrolled) : undefined;
+    if (held === undefined) throw error;
+    log.warn(`there is no ${path}: going on as ${held.credential.identity}, which this machine was enrolled as`);
+    return undefined;
+  }
 }
 
 function toAgentTunnel(settings: TunnelSettings): AgentTunnel {
