@@ -314,39 +314,25 @@ describe("a return to QUIC", () => {
   });
 });
 
-describe("a link over QUIC that answers nothing", () => {
-  async function doubting(webSocketWorks: boolean): Promise<Rig> {
-    const rig = setUp();
-    const websocketConnector: Connector = {
-      async connect(signal) {
-        if (!webSocketWorks) throw new SallyError("CONNECT_FAILED");
-        Object.assign(two.node.linkOptions, { transport: "websocket" });
-        return rig.connector.connect(signal);
-      },
-    };
-    const quicConnector: Connector = { connect: () => Promise.reject(new SallyError("CONNECT_TIMEOUT")) };
-    const two = setUp({ nodes: [{ label: "n", connector: rig.connector, quicConnector, websocketConnector }] });
-    two.node.linkOptions = { transport: "quic" };
-    two.agent.start();
+describe("a link that answers nothing", () => {
+  test("is replaced before it is given up, over whatever works, and finishes what it can", async () => {
+    const { links, named, advance, node } = await started();
+    node.linkOptions = { transport: "websocket" };
+    links[0]!.options!.onDoubt!(links[0]!);
     await settle(50);
-    two.links[0]!.options!.onDoubt!(two.links[0]!);
-    await settle(50);
-    return two;
-  }
-
-  test("is replaced over WebSocket before it is given up, and finishes what it can", async () => {
-    const { links, named, advance } = await doubting(true);
-    expect(links.map(({ transport }) => transport)).toEqual(["quic", "websocket"]);
+    expect(links.map(({ transport }) => transport)).toEqual(["memory", "websocket"]);
     expect(links[0]!.isClosed).toBe(false);
-    expect(named("tunnel").map(({ transport }) => transport)).toEqual(["quic", "websocket"]);
+    expect(named("tunnel").map(({ transport }) => transport)).toEqual(["memory", "websocket"]);
     links[0]!.options!.onDoubt!(links[0]!); // of no interest any more
     await advance(5_100);
     expect(links[0]!.isDraining).toBe(true);
     expect(links).toHaveLength(2);
   });
 
-  test("stays when WebSocket does not work either", async () => {
-    const { links, advance } = await doubting(false);
+  test("stays when nothing else works either", async () => {
+    const { links, advance, node } = await started();
+    node.connectError = new SallyError("CONNECT_FAILED");
+    links[0]!.options!.onDoubt!(links[0]!);
     await advance(5_100);
     expect(links).toHaveLength(1);
     expect(links[0]!.isDraining).toBe(false);

@@ -21,8 +21,6 @@ export interface AgentNode {
   readonly connector: Connector;
   /** Mode auto only: tried now and then while the link runs over WebSocket. */
   readonly quicConnector?: Connector;
-  /** Mode auto only: tried when a link over QUIC answers nothing. */
-  readonly websocketConnector?: Connector;
 }
 
 export interface LinkKeeperOptions {
@@ -132,10 +130,9 @@ export class LinkKeeper {
     this.#wantAnother();
   }
 
-  /** The link answers nothing. Over QUIC, UDP may be blocked: WebSocket is tried before the link is given up. */
+  /** The link answers nothing: another is tried before it is given up, since UDP may be blocked or the network another. */
   doubt(link: Link): void {
-    const live = this.#current;
-    if (live?.link !== link || link.transport !== "quic" || live.node.websocketConnector === undefined) return;
+    if (this.#current?.link !== link) return;
     this.#isInDoubt = true;
     this.#wakeup.wake();
   }
@@ -230,25 +227,25 @@ export class LinkKeeper {
       if (signal.aborted || this.#wantsNew || live.link.isClosed) return;
       const isInDoubt = this.#isInDoubt;
       this.#isInDoubt = false;
-      const other = isInDoubt ? live.node.websocketConnector : how === "woken" ? undefined : quic;
-      if (other === undefined) continue;
-      const next = await this.#tryOther(live, other, signal);
+      const connector = isInDoubt ? live.node.connector : how === "woken" ? undefined : quic;
+      if (connector === undefined) continue;
+      const next = await this.#tryAnother(live, connector, signal);
       if (next === undefined) continue;
-      if (isInDoubt) this.#noteQuicEnd(live);
+      if (next.link.transport === "websocket") this.#noteQuicEnd(live);
       this.#takeOver(next);
       live = next;
     }
   }
 
-  /** A link to the same node over another transport, while the present one lasts. */
-  async #tryOther(live: Live, other: Connector, signal: AbortSignal): Promise<Live | undefined> {
+  /** Another link to the same node, while the present one lasts. */
+  async #tryAnother(live: Live, connector: Connector, signal: AbortSignal): Promise<Live | undefined> {
     this.#interrupt = new AbortController();
     const attempt = AbortSignal.any([signal, live.lost.signal, this.#interrupt.signal]);
     try {
-      return await this.#establish(live.node, other, attempt);
+      return await this.#establish(live.node, connector, attempt);
     } catch (thrown) {
       if (thrown instanceof GiveUp) throw thrown.reason;
-      this.#options.log.debug("the other transport does not work here yet", { reason: String(thrown) });
+      this.#options.log.debug("another link could not be had yet", { reason: String(thrown) });
       return undefined;
     }
   }
