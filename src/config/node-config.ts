@@ -23,6 +23,9 @@ export const limitsSchema = z
     headMs: countField(10 * minuteMs)
       .default(limits.headMs)
       .describe("Time for a request head to arrive."),
+    bodyBytes: countField(1024 ** 4)
+      .default(limits.bodyBytes)
+      .describe("Most bytes in a request body before it is answered with 413."),
     bodyStallMs: countField(dayMs).default(limits.bodyStallMs).describe("Longest pause inside a request body."),
     bodyMinRateBytesPerSecond: countField(gibibyte)
       .default(limits.bodyMinRateBytesPerSecond)

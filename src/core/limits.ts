@@ -59,6 +59,8 @@ export const limits = {
   headMs: 15_000,
   trailerBytes: 16 * 1024,
   chunkExtensionBytes: 4 * 1024,
+  /** Of a request. No limit in practice: an operator sets a lower one. */
+  bodyBytes: 1024 ** 4,
   bodyMinRateBytesPerSecond: 100,
   bodyStallMs: 30_000,
   replyHeadMs: 300_000,

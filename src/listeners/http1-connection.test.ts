@@ -121,6 +121,7 @@ class HandBody implements Body {
 const get = (path = "/", fields = "") => `GET ${path} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`;
 const post = (body: string, fields = "") =>
   `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n${fields}\r\n${body}`;
+const chunkedHead = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const hello: Handler = async (exchange) => reply(exchange.request.target);
 
 describe("requests and replies", () => {
@@ -483,6 +484,59 @@ describe("early replies", () => {
     });
     expect(await client.send(`${half(10_000_000)}abc`)).toMatch(/^HTTP\/1\.1 413 .*\r\n(.*\r\n)*Connection: close\r\n/);
     expect(client.seen.ended).toBe(true);
+  });
+
+  test.each([
+    ["a length", (bytes: number) => post("x".repeat(bytes))],
+    [
+      "chunks",
+      (bytes: number) =>
+        `${chunkedHead}3\r\nxxx\r\n${(bytes - 3).toString(16)}\r\n${"x".repeat(bytes - 3)}\r\n0\r\n\r\n`,
+    ],
+  ])(
+    "a body with %s at the limit passes, one byte more is 413 without a handler, and the end",
+    async (_name, request) => {
+      let calls = 0;
+      const { client, far } = connect(async ({ body }) => (calls++, reply(await readAll(body))), {
+        limits: { ...limits, bodyBytes: 10 },
+      });
+      expect(await client.send(request(10))).toEndWith(`\r\n\r\n${"x".repeat(10)}`);
+      client.take();
+      const text = await client.send(request(11) + get());
+      expect(text).toStartWith("HTTP/1.1 413 Content Too Large\r\n");
+      expect(text).toContain("\r\nSally-Error: BODY_TOO_LARGE\r\n");
+      expect(text).toContain("\r\nConnection: close\r\n");
+      expect(text.match(/HTTP\/1\.1 \d/g)).toHaveLength(1);
+      expect([calls, client.seen.ended, far.unconsumedBytes]).toEqual([1, true, 0]);
+    },
+  );
+
+  test("who expects 100 Continue for too large a body gets 413 instead", async () => {
+    const { client } = connect(hello, { limits: { ...limits, bodyBytes: 10 } });
+    const head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n";
+    expect(await client.send(head)).toStartWith("HTTP/1.1 413 ");
+  });
+
+  test("a chunked body that grows too large fails for its reader, before the reply and behind its head", async () => {
+    for (const isEarly of [false, true]) {
+      const out = new HandBody();
+      let read: Promise<string> | undefined;
+      const { client, far } = connect(
+        async ({ body }) => {
+          read = readAll(body).catch((thrown: SallyError) => thrown.code);
+          if (isEarly) return reply(out);
+          throw new SallyError((await read) === "BODY_TOO_LARGE" ? "BODY_TOO_LARGE" : "INTERNAL");
+        },
+        { limits: { ...limits, bodyBytes: 10 } },
+      );
+      await client.send(`${chunkedHead}a\r\n${"x".repeat(10)}\r\n`);
+      const text = await client.send(`1\r\nx\r\n0\r\n\r\n${get()}`);
+      expect(await read).toBe("BODY_TOO_LARGE");
+      await out.give("late", null);
+      expect(isEarly ? client.seen.text : text).toStartWith(isEarly ? "HTTP/1.1 200 " : "HTTP/1.1 413 ");
+      expect(client.seen.text.match(/HTTP\/1\.1 \d/g)).toHaveLength(1);
+      expect([client.seen.ended, far.unconsumedBytes]).toEqual([true, 0]);
+    }
   });
 
   test("reply and request body may run at the same time", async () => {

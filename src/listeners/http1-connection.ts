@@ -17,7 +17,7 @@ import { HalfCloseWatch } from "./half-close-watch.ts";
 import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
 import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
-import { type IntakeOwner, RequestIntake } from "./request-intake.ts";
+import { type IntakeOwner, refusalOf, RequestIntake } from "./request-intake.ts";
 import { BodyRate, QueueWatch } from "./visitor-pace.ts";
 
 /**
@@ -132,8 +132,9 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#sentContinue = false;
     this.#isErrorReply = false;
     this.#enter("exchange");
-    if (request.expect === undefined || request.expect.toLowerCase() === "100-continue") this.#begin(request);
-    else this.refuse(new SallyError("EXPECTATION_FAILED"));
+    const refusal = refusalOf(request, this.#host.options.limits);
+    if (refusal === undefined) this.#begin(request);
+    else this.refuse(refusal);
     return false;
   }
 
@@ -145,8 +146,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
       this.#awaitsContinue = request.expect !== undefined;
       this.#bodyRate = new BodyRate();
     }
-    const exchange = new Http1Exchange(this, request, body, clock.nowMs());
-    this.#exchange = exchange;
+    this.#exchange = new Http1Exchange(this, request, body, clock.nowMs());
     this.#isWaitingToStart = true;
   }
 

@@ -24,10 +24,16 @@ export interface IntakeOwner {
   bodyWanted(): void;
   /** The body has come in completely. */
   bodyComplete(): void;
-  /** The body is malformed; its reader has been told. */
+  /** The body is malformed or too large; its reader has been told. */
   bodyBroken(): void;
   /** So many bytes of the body came in. */
   bodyTaken(byteCount: number): void;
+}
+
+/** Why a well-formed request is refused by its head alone. */
+export function refusalOf({ expect, bodyLength }: ParsedRequest, { bodyBytes }: Limits): SallyError | undefined {
+  if (expect !== undefined && expect.toLowerCase() !== "100-continue") return new SallyError("EXPECTATION_FAILED");
+  return bodyLength !== undefined && bodyLength > bodyBytes ? new SallyError("BODY_TOO_LARGE") : undefined;
 }
 
 /** waiting: reads heads. paused: a request is complete, further bytes wait. dropping: everything that comes is dropped. */
@@ -202,6 +208,7 @@ export class RequestIntake implements BodyOwner {
     let end: number;
     try {
       end = decoder.push(chunk, from, body);
+      if (body.receivedBytes > this.#limits.bodyBytes) throw new SallyError("BODY_TOO_LARGE"); // its length was unknown
     } catch (thrown) {
       // The queue answers for what was decoded of this chunk; the rest of it is worthless.
       this.#duplex.consume(chunk.length - from - (body.receivedBytes - before));

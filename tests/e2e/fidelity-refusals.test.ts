@@ -192,6 +192,7 @@ const small = {
   headBytes: 4_096,
   headFields: 20,
   requestLineBytes: 1_024,
+  bodyBytes: 2_000,
   headMs: 1_000,
   bodyStallMs: 1_000,
   keepAliveIdleMs: 1_000,
@@ -272,6 +273,30 @@ describe.each([...transports])("limits, with an agent over %s", (transport) => {
     readProblem(await dribbling.readToEnd(), 408, "REQUEST_TIMEOUT");
     expect(await silent.readToEnd()).toBe("");
     expect(path.origin.receivedBytes).toBe(0);
+  });
+
+  test("a body at the limit passes; one byte more is 413, and the origin sees nothing of it, or an abort", async () => {
+    const visitor = await path.visit();
+    const whole = "x".repeat(2_000);
+    visitor.write(head("POST /", "Content-Length: 2000") + whole);
+    const first = await path.origin.accept();
+    await first.readHead();
+    expect(await first.read(2_000)).toBe(whole);
+    first.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    expect(await visitor.readHead()).toStartWith("HTTP/1.1 200 ");
+    path.forget();
+    const before = path.origin.receivedBytes;
+    readProblem(await ask(`${head("POST /", "Content-Length: 2001")}${whole}x`), 413, "BODY_TOO_LARGE");
+    expect(path.origin.receivedBytes).toBe(before);
+
+    const growing = await path.visit();
+    growing.write(`${head("POST /", "Transfer-Encoding: chunked")}7d0\r\n${whole}\r\n`);
+    const second = await path.origin.accept();
+    await second.readUntil(`${whole}\r\n`);
+    growing.write("1\r\nx\r\n0\r\n\r\n");
+    readProblem(await growing.readToEnd(), 413, "BODY_TOO_LARGE");
+    await second.until(() => second.wasReset, "reset");
+    expect(second.unread).not.toContain("0\r\n\r\n");
   });
 
   test("a body that stalls is 408, and the origin sees an abort", async () => {
