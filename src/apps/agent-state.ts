@@ -23,7 +23,11 @@ const credentialSchema = z.object({
 /** Everything an agent needs to link to one node. Holds a private key: never logged. */
 export type Credential = z.output<typeof credentialSchema>;
 
-const edgeSchema = z.object({ credential: z.string().regex(/^[0-9a-f]{16,64}$/) });
+const edgeSchema = z.object({
+  credential: z.string().regex(/^[0-9a-f]{16,64}$/),
+  /** What chose the credential: a login outlasts tokens that are given to single commands. */
+  by: z.enum(["login", "token"]).default("login"),
+});
 const loginSchema = z.object({ edge: z.string() });
 
 export class AgentState {
@@ -53,22 +57,37 @@ export class AgentState {
     await writeText(this.#credentialPath(key), `${JSON.stringify(credential)}\n`);
   }
 
-  /** Which credential `sally login` chose for a node's `host:port`. */
+  /** Which credential `sally login`, or else the token given last, chose for a node's `host:port`. */
   async credentialKeyFor(edge: string): Promise<string | undefined> {
-    const text = await readText(this.#edgePath(edge));
-    return text === undefined ? undefined : parse(edgeSchema, text)?.credential;
+    return (await this.#readEdge(edge))?.credential;
   }
 
   /** `sally login` chose this credential for this node, and this node for commands that name none. */
   async rememberEdge({ authority, url }: { authority: string; url: string }, key: string): Promise<void> {
-    await writeText(this.#edgePath(authority), `${JSON.stringify({ credential: key })}\n`);
+    await this.#writeEdge(authority, { credential: key, by: "login" });
     await writeText(this.#loginPath(), `${JSON.stringify({ edge: url })}\n`);
+  }
+
+  /** This credential came from a token that a command was given: used without one too, unless a login chose another. */
+  async rememberToken(edge: string, key: string): Promise<void> {
+    const known = await this.#readEdge(edge);
+    if (known?.by === "login" || known?.credential === key) return;
+    await this.#writeEdge(edge, { credential: key, by: "token" });
   }
 
   /** URL of the node of the last login. */
   async lastEdge(): Promise<string | undefined> {
     const text = await readText(this.#loginPath());
     return text === undefined ? undefined : parse(loginSchema, text)?.edge;
+  }
+
+  async #readEdge(edge: string): Promise<z.output<typeof edgeSchema> | undefined> {
+    const text = await readText(this.#edgePath(edge));
+    return text === undefined ? undefined : parse(edgeSchema, text);
+  }
+
+  async #writeEdge(edge: string, choice: z.output<typeof edgeSchema>): Promise<void> {
+    await writeText(this.#edgePath(edge), `${JSON.stringify(choice)}\n`);
   }
 
   #loginPath(): string {

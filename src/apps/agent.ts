@@ -32,8 +32,10 @@ import { version } from "./version.ts";
 export interface AgentDeps {
   readonly edges: readonly EdgeAddress[];
   readonly state: AgentState;
-  /** The join token's text; undefined to use what `sally login` left. */
+  /** The join token's text; undefined to use what `sally login` or an earlier token left. */
   readonly token: string | undefined;
+  /** Keeps what the token gave for later runs without it; not for a node that lives only as long as we do. */
+  readonly remembersToken: boolean;
   readonly mode: TransportMode;
   readonly lanes: number;
   readonly tunnels: readonly AgentTunnel[];
@@ -47,7 +49,11 @@ export interface AgentDeps {
 export async function startAgent(deps: AgentDeps): Promise<Agent> {
   const { clock, log } = deps;
   if (deps.edges.length === 0) throw new Error("an agent has at least one edge");
-  const keyring = new Keyring(deps, await obtainPatiently(deps));
+  const held = await obtainPatiently(deps);
+  if (deps.token !== undefined && deps.remembersToken) {
+    for (const { authority } of deps.edges) await deps.state.rememberToken(authority, held.key);
+  }
+  const keyring = new Keyring(deps, held);
   await keyring.load();
   const agent = createAgent({
     nodes: createNodes(deps, keyring),
@@ -154,7 +160,7 @@ function createNodes({ edges, mode, clock, log }: AgentDeps, keyring: Keyring): 
     return {
       label: edge.url,
       connector: dialler,
-      ...(mode === "auto" ? { quicConnector: quic, websocketConnector: websocket } : {}),
+      ...(mode === "auto" ? { quicConnector: quic } : {}),
     };
   });
 }

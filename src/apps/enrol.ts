@@ -30,21 +30,37 @@ export interface HeldCredential {
 }
 
 /**
- * The credential to link with: of the given token if there is one, else what `sally login` left for one of the nodes.
- * It may have expired: whoever links renews it first.
+ * The credential to link with: of the given token if there is one, else what `sally login` or an earlier token left for
+ * one of the nodes. It may have expired: whoever links renews it first.
  * @throws SallyError AUTH_FAILED without token and login; TOKEN_INVALID, CA_MISMATCH, CONNECT_FAILED …
  */
 export async function obtainCredential(options: EnrolOptions, token: string | undefined): Promise<HeldCredential> {
   const { edges, state } = options;
-  const key = token === undefined ? await loginKey(options) : await credentialKey(token);
-  const credential = key === undefined ? undefined : await state.readCredential(key);
-  if (key !== undefined && credential !== undefined) return { key, credential };
-  if (token !== undefined) return await enrol(options, token);
+  if (token !== undefined) {
+    const key = await credentialKey(token);
+    const credential = await state.readCredential(key);
+    return credential === undefined ? await enrol(options, token) : { key, credential };
+  }
+  const remembered = await rememberedCredential(options);
+  if (remembered !== undefined) return remembered;
   const url = edges[0]?.url ?? "";
   throw new SallyError(
     "AUTH_FAILED",
     `this machine is not logged in to ${url}: run "sally login ${url} --token-file FILE", or pass --token-file`,
   );
+}
+
+/** What is on disk for one of the nodes, if anything is. */
+export async function rememberedCredential({
+  edges,
+  state,
+}: Pick<EnrolOptions, "edges" | "state">): Promise<HeldCredential | undefined> {
+  for (const edge of edges) {
+    const key = await state.credentialKeyFor(edge.authority);
+    const credential = key === undefined ? undefined : await state.readCredential(key);
+    if (key !== undefined && credential !== undefined) return { key, credential };
+  }
+  return undefined;
 }
 
 /** Trades a join token for a certificate, and keeps it. @throws SallyError TOKEN_INVALID, CA_MISMATCH, USAGE */
@@ -137,14 +153,6 @@ async function credentialOf(parts: {
     certificatePem: encodePem("CERTIFICATE", issued.certificate),
     receivedMs: systemClock.wallMs(),
   };
-}
-
-async function loginKey({ edges, state }: EnrolOptions): Promise<string | undefined> {
-  for (const edge of edges) {
-    const key = await state.credentialKeyFor(edge.authority);
-    if (key !== undefined) return key;
-  }
-  return undefined;
 }
 
 /** A hash of the token, so that two tokens on one machine never mix; the token cannot be found from it. */

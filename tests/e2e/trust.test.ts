@@ -98,6 +98,28 @@ test("after sally login, sally http needs neither the token nor the address agai
   });
 }, 60_000);
 
+test("an enrolled machine needs its token file no more, be it left out or gone", async () => {
+  await using node = await startNode();
+  using home = new Scratch();
+  const env = { SALLY_HOME: home.join("state") };
+  const gone = home.join("gone.token");
+  const http = ["http", "1", "--name", "demo", "--edge", node.tunnel, "--json"];
+  const early = await runSally([...http, "--token-file", gone], { env });
+  expect([early.code, early.events.at(-1)?.["code"]]).toEqual([2, "USAGE"]);
+  const cases = [
+    { args: ["--token-file", node.tokenFile], warns: false },
+    { args: [], warns: false },
+    { args: ["--token-file", gone], warns: true },
+  ];
+  for (const { args, warns } of cases) {
+    await using agent = new SallyProcess([...http, ...args], { env });
+    expect(await agent.waitFor("tunnel")).toMatchObject({ name: "demo" });
+    await agent.stop();
+    expect([args, agent.stderr.includes(gone)]).toEqual([args, warns]);
+  }
+  expect(await enrolments(node)).toHaveLength(1);
+}, 90_000);
+
 test("the node that was logged in to last is the one that is meant", async () => {
   await using first = await startNode();
   await using second = await startNode();

@@ -36,6 +36,7 @@ await startAgent({
   edges: [parseEdgeUrl(edge, readEnvironment())],
   state: new AgentState(home),
   token: await readFile(tokenFile, "utf8"),
+  remembersToken: false,
   mode: mode as TransportMode,
   lanes: limits.lanesPerLink,
   tunnels: [{ name: "demo", target: parseOriginTarget(target), hostHeader: { kind: "preserve" }, isShared: false }],
