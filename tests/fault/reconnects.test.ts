@@ -41,7 +41,8 @@ test(
       const up = agent.waitForNext(({ event, state }) => event === "link" && state === "up");
       agent.writeLine("sleep");
       await up;
-      expect(await visitor.get(1_000)).toMatchObject({ kind: "right" });
+      // On a busy machine three tenths of a second of silence are soon over, and that is when its links are dead.
+      await until("an answer", async () => (await visitor.get(1_000)).kind === "right");
     };
     for (let i = 0; i < warmUps; i++) await reconnect();
     const programs = { node: node.process, agent };

@@ -64,6 +64,10 @@ export class JsonProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
   /** The first event, past or future, that matches. Rejects when the process ends or the time is over. */
   waitFor(matches: string | ((event: JsonEvent) => boolean), timeoutMs = 20_000): Promise<JsonEvent> {
     const test = typeof matches === "string" ? (event: JsonEvent) => event.event === matches : matches;

@@ -15,6 +15,8 @@ export interface Outcome {
   readonly isReused: boolean;
   readonly isSafe: boolean;
   readonly status: number | undefined;
+  /** The head of an answer had come. */
+  readonly hasBegun: boolean;
   /** The Sally-Error field, or what broke. */
   readonly detail: string;
   readonly startedMs: number;
@@ -85,12 +87,14 @@ export class Visitor implements Disposable {
     if (!this.isConnected) this[Symbol.dispose]();
     const isReused = this.#socket !== undefined;
     const startedMs = performance.now();
+    const progress = { hasBegun: false };
     const outcome = (kind: Outcome["kind"], detail: string, status?: number): Outcome => ({
       kind,
       request: `${wanted.method} ${wanted.path}`,
       isReused,
       isSafe: wanted.method === "GET",
       status,
+      ...progress,
       detail,
       startedMs,
       tookMs: performance.now() - startedMs,
@@ -98,7 +102,7 @@ export class Visitor implements Disposable {
     let answer: Answer;
     try {
       this.#socket ??= await RawSocket.connect(this.#options.port);
-      answer = await exchange(this.#socket, this.#options.host, wanted);
+      answer = await exchange(this.#socket, { host: this.#options.host, wanted, progress });
     } catch (thrown) {
       const isHung = this.#socket !== undefined && !this.#socket.isClosed && !this.#socket.hasEnded;
       this[Symbol.dispose]();
@@ -122,11 +126,19 @@ function difference(got: string, wanted: string): string {
   return `${got.length} of ${wanted.length} bytes, different from byte ${at}: ${JSON.stringify(got.slice(at, at + 200))}`;
 }
 
-async function exchange(socket: RawSocket, host: string, { method, path, body }: Wanted): Promise<Answer> {
+interface Asking {
+  readonly host: string;
+  readonly wanted: Wanted;
+  readonly progress: { hasBegun: boolean };
+}
+
+async function exchange(socket: RawSocket, { host, wanted, progress }: Asking): Promise<Answer> {
+  const { method, path, body } = wanted;
   const length = method === "POST" ? `Content-Length: ${body.length}\r\n` : "";
   socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${host}\r\n${length}\r\n${body}`);
   let head = await socket.readHead();
   while (/^HTTP\/1\.1 1\d\d /.test(head)) head = await socket.readHead();
+  progress.hasBegun = true;
   const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(head)?.[1]);
   const field = (name: string): string => new RegExp(`\r\n${name}: *([^\r\n]*)`, "i").exec(head)?.[1] ?? "";
   return {

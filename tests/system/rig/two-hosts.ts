@@ -69,8 +69,14 @@ export class Host {
     await this.filter(isBlocked ? `table inet block {\n${chain("input")}\n${chain("output")}\n}` : "");
   }
 
+  /** From one network to another that was there before the first one went. */
+  async handOver(address: string): Promise<void> {
+    await this.run(["ip", "address", "add", `${address}/24`, "dev", "wire"]);
+    await this.run(["ip", "address", "del", `${this.address}/24`, "dev", "wire"]);
+  }
+
+  /** From one network to another, with none for a moment, in which sending fails. */
   async move(address: string): Promise<void> {
-    // Without the first address for a moment, as when a laptop changes its network.
     await this.run(["ip", "address", "flush", "dev", "wire", "scope", "global"]);
     await this.run(["ip", "address", "add", `${address}/24`, "dev", "wire"]);
   }
@@ -101,6 +107,8 @@ export class TwoHosts implements AsyncDisposable {
       await host.run(["ip", "link", "set", "lo", "up"]);
       await host.run(["ip", "address", "add", `${host.address}/24`, "dev", "wire"]);
       await host.run(["ip", "link", "set", "wire", "mtu", "1500", "txqueuelen", "10000", "up"]);
+      // A second address of a network outlives the first.
+      await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/wire/promote_secondaries"]);
     }
     return new TwoHosts(hosts, wire, stack.move());
   }
