@@ -140,7 +140,7 @@ test("an agent without a certificate, or with one of another authority, is not h
   });
   const endpoint = anonymous.endpoint;
   await anonymous.closed.catch(() => {});
-  await endpoint?.destroy();
+  void endpoint?.destroy();
   expect(world.sessions).toHaveLength(0);
   expect(world.listener.pendingCount).toBe(0);
 });
@@ -186,7 +186,7 @@ test("connections without a complete handshake are bounded in number", async () 
   expect(most).toBe(5);
   // They go on sending, so what was refused or timed out is tried again until they are gone.
   for (const session of attempts) session.destroy();
-  await deaf.destroy();
+  void deaf.destroy();
   await until("room", () => world.listener.pendingCount === 0, 15_000);
   expect((await world.pair()).agent.peerCertificate).toBeDefined();
 }, 20_000);

@@ -6,6 +6,7 @@
 import { expect, test } from "bun:test";
 import { heapStats } from "bun:jsc";
 import { OriginStream as AgentStream } from "../../src/agent/origin-stream.ts";
+import { TurnEnd } from "../../src/agent/turn-end.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import { SallyError } from "../../src/core/errors.ts";
 import { limits } from "../../src/core/limits.ts";
@@ -91,7 +92,7 @@ const places: readonly (readonly [string, (stream: IncomingStream) => object])[]
         stream,
         counters: { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 },
         tap: undefined,
-        schedule: queueMicrotask,
+        turnEnd: new TurnEnd(queueMicrotask),
         clock: systemClock,
         limits,
       }),
