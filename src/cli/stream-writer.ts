@@ -45,8 +45,8 @@ export class StreamWriter {
 
   #flush(sink: TextSink): void {
     const flushed = sink.flush();
-    if (!(flushed instanceof Promise)) return;
     this.#queued = 0;
+    if (!(flushed instanceof Promise)) return;
     this.#flushing = flushed.then(
       () => this.#onFlushed(sink),
       () => {
