@@ -18,9 +18,11 @@ import { nodeServerName } from "../trust/certificates.ts";
 import type { EdgeAddress } from "./edge-address.ts";
 import { callHttp } from "./http-call.ts";
 
+const nodeTls = { plainAdvice: "use the node's tunnel port" } as const;
+
 /** Requests to the node's login paths. Without `caPem` the node is not verified: only for fetching the CA itself. */
 export function nodeRequest(edge: EdgeAddress, caPem: string | undefined, signal: AbortSignal): ApiRequest {
-  const pinned = caPem === undefined ? { rejectUnauthorized: false } : { caPem };
+  const pinned = { ...nodeTls, ...(caPem === undefined ? { rejectUnauthorized: false } : { caPem }) };
   return async (method, path, { body, headers }) => {
     const socket = await viaEither(
       () => connectToNode(edge, { serverName: nodeServerName, ...pinned }, signal),
@@ -49,7 +51,10 @@ export function createNodeWebsocket({ edge, tls, clock }: NodeWebsocketOptions):
     clock,
     ...(edge.proxyUrl === undefined ? {} : { proxyUrl: edge.proxyUrl }),
   };
-  const pinned = createWebsocketConnector({ ...base, tls: () => ({ serverName: nodeServerName, ...tls() }) });
+  const pinned = createWebsocketConnector({
+    ...base,
+    tls: () => ({ serverName: nodeServerName, ...nodeTls, ...tls() }),
+  });
   const open = createWebsocketConnector({ ...base, tls: { serverName: edge.host }, isNodeCertificate: false });
   return {
     connect: (signal) =>

@@ -121,6 +121,13 @@ export class Attempt {
       });
     }
     const why = error?.message ?? "the handshake failed";
+    if (isNoHandshake(error)) {
+      // The library's own text is all that tells the reason.
+      const text = why.includes("WRONG_VERSION_NUMBER")
+        ? `${this.label} does not speak TLS${tls.plainAdvice === undefined ? "" : `: ${tls.plainAdvice}`}`
+        : `the TLS handshake with ${this.label} failed: ${why}`;
+      return this.fail(new SallyError(tls.failureCode ?? "CONNECT_FAILED", text, { cause: error }));
+    }
     const code = tls.failureCode ?? "CA_MISMATCH";
     this.fail(
       new SallyError(code, `the TLS certificate of ${this.label} (${tls.serverName}) was not accepted: ${why}`, {
@@ -146,8 +153,13 @@ export class Attempt {
 
 /** Bun reports a wrong name as a failed handshake also where nothing is to be verified; the session works. */
 function isOnlyUnverified(socket: BunSocket, error: Error | null): boolean {
+  return !isNoHandshake(error) && readPeerCertificate(socket) !== undefined;
+}
+
+/** The handshake broke off, which says nothing about a certificate: the other side may not speak TLS at all. */
+function isNoHandshake(error: Error | null): boolean {
   const code = (error as { readonly code?: string } | null)?.code; // Errors of the system carry one.
-  return code !== "EPROTO" && code !== "ECONNRESET" && readPeerCertificate(socket) !== undefined;
+  return code === "EPROTO" || code === "ECONNRESET";
 }
 
 function connectError(cause: unknown, label: string): SallyError {

@@ -28,6 +28,8 @@ export interface TlsClientOptions {
   readonly alpn?: readonly string[];
   /** Code of the error when the certificate does not verify. Default CA_MISMATCH. */
   readonly failureCode?: "CA_MISMATCH" | "ORIGIN_TLS";
+  /** What to do when the other side does not speak TLS at all. */
+  readonly plainAdvice?: string;
 }
 
 /** Label of the exporter that both sides of a link sign (RFC 9266 uses its own; this one is private to us). */

@@ -320,6 +320,21 @@ describe("TLS", () => {
     expect((await anything.connecting).tls?.peerCertificate).toEqual(node.der);
   });
 
+  test("a server that does not speak TLS is not taken for one with a wrong certificate", async () => {
+    using plain = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("plain") });
+    const port = plain.port!; // it listens on TCP
+    for (const extra of [{}, { rejectUnauthorized: false }]) {
+      const tls = { ...clientTls, ...extra, plainAdvice: "use the other port" };
+      const connecting = connectSocket({ kind: "tcp", host: "127.0.0.1", port }, { ...options, tls });
+      const error = await connecting.then(
+        () => undefined,
+        (thrown: SallyError) => thrown,
+      );
+      expect(error?.code).toBe("CONNECT_FAILED");
+      expect(error?.message).toBe(`127.0.0.1:${port} does not speak TLS: use the other port`);
+    }
+  });
+
   test("a new certificate counts from the next connection on; a broken one is refused and the old one kept", async () => {
     const { listener, target, connecting, door } = await meet(clientTls);
     const first = new Ear((await connecting).duplex);
