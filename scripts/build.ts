@@ -1,11 +1,11 @@
-/** Builds dist/sally, one executable file that needs nothing else on the machine. */
+/** Builds dist/sally, or the file that is named, one executable that needs nothing else on the machine. */
 
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 const root = join(import.meta.dir, "..");
-mkdirSync(join(root, "dist"), { recursive: true });
-const output = join(root, "dist", "sally");
+const output = resolve(process.argv[2] ?? join(root, "dist", "sally"));
+mkdirSync(dirname(output), { recursive: true });
 const child = Bun.spawn(
   [
     process.execPath,
