@@ -52,13 +52,13 @@ export const enrolReply = z.object({
   identity: z.string(),
 });
 
-/** RFC 9457, plus our code. `nowMs` is the node's clock, when the caller's is too far off. */
+/** RFC 9457, plus our code and the request's id. `nowMs` is the node's clock, when the caller's is too far off. */
 export const problem = z.object({
   title: z.string(),
   status: z.int(),
   detail: z.string(),
   code: z.string(),
-  id: z.string().optional(),
+  requestId: z.string().optional(),
   nowMs: z.number().optional(),
 });
 

@@ -10,6 +10,7 @@ import type { Clock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
+import { hostOf } from "../edge/stages/resolve-tunnel.ts";
 import { errorReply } from "../http/error-page.ts";
 import type { Handler } from "../http/exchange.ts";
 import { type Http1Listener, listenHttp1 } from "../listeners/http1.ts";
@@ -113,8 +114,7 @@ async function readPem(path: string): Promise<string> {
 
 /** On the public ports nobody is asked for a certificate: the link's handshake alone proves who the agent is. */
 function acceptPublicLink(acceptor: WebsocketLinkAcceptor, request: LinkRequest, domain: string): boolean {
-  const host = request.head.authority.replace(/:\d+$/, "");
-  if (host !== domain) return false;
+  if (hostOf(request.head.authority) !== hostOf(domain)) return false;
   const { duplex, head, meta, earlyBytes } = request;
   acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(meta.tls) });
   return true;

@@ -107,6 +107,12 @@ describe("the admin API", () => {
     isReady = false;
     expect((await call({ target: "/readyz" })).status).toBe(503);
     expect((await call({ target: "/metrics" })).text).toBe("sally_links 1\n");
+    expect((await call({ method: "HEAD", target: "/readyz" })).status).toBe(503);
+    isReady = true;
+    for (const target of ["/healthz", "/readyz"]) {
+      expect((await call({ method: "HEAD", target, authority: "10.0.0.1" })).status).toBe(200);
+    }
+    expect((await call({ method: "HEAD", target: "/api/tokens" })).code).toBe("AUTH_FAILED");
   });
 
   test("refuses names that were rebound to loopback, and other ports", async () => {

@@ -19,7 +19,7 @@ import type { Logger } from "../core/log.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { Registry, TokenRecord } from "../ports/registry.ts";
 import { type AdminGuardOptions, checkIntent, checkSource, checkToken } from "./admin-guard.ts";
-import { doneReply, jsonReply, pathOf, readJson, textReply, withProblems } from "./http.ts";
+import { doneReply, jsonReply, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
 import type { Revocations } from "./revocations.ts";
 import type { TokenService } from "./token-service.ts";
 
@@ -77,8 +77,7 @@ const actor = "admin";
 export function createAdminHandler(options: AdminHandlerOptions): Handler {
   return withProblems(async (exchange) => {
     const path = pathOf(exchange);
-    const { method } = exchange.request;
-    const found = findRoute(method, path);
+    const found = findRoute(methodOf(exchange), path);
     if (found?.route.needs === "open") return found.route.run(options, exchange, "");
     checkSource(exchange, options.guard);
     if (found === undefined) throw new SallyError("NOT_FOUND", "The admin API has no such path and method.");

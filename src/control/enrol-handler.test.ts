@@ -202,7 +202,18 @@ describe("enrolment", () => {
     const plain = await fakeCall(handler, { method: "POST", target: "/_sally/enrol", headers: [], body: "{}" });
     expect(plain.code).toBe("BAD_REQUEST");
     expect((await fakeCall(handler, { target: "/_sally/enrol" })).code).toBe("NOT_FOUND");
-    expect((await fakeCall(handler, { target: "/" })).status).toBe(404);
+    expect((await fakeCall(handler, { target: "/index.html" })).status).toBe(404);
+    expect((await fakeCall(handler, { method: "POST", target: "/" })).status).toBe(404);
+  });
+
+  test("tells who opens the node's own address what this is, and no more", async () => {
+    for (const method of ["GET", "HEAD"]) {
+      const page = await fakeCall(handler, { method, target: "/?x=<script>" });
+      expect([page.status, page.headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+      expect(page.headers.get("content-security-policy")).toBe("default-src 'none'; style-src 'unsafe-inline'");
+      expect(page.text).toContain("This is a Sallyport node");
+      expect(page.text).not.toMatch(/<script|\d+\.\d+\.\d+|localhost/);
+    }
   });
 
   test("answers troubles as RFC 9457 describes", async () => {
@@ -211,7 +222,7 @@ describe("enrolment", () => {
     expect(JSON.parse(reply.text)).toMatchObject({
       status: 400,
       code: "BAD_REQUEST",
-      id: "x1",
+      requestId: "x1",
       title: expect.any(String),
     });
   });

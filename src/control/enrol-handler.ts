@@ -11,13 +11,14 @@ import type { Clock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
 import { type Limits, limits as defaultLimits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
+import { htmlDocument, pagePolicy } from "../http/error-page.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { EnrolmentRecord, Registry, TokenRecord } from "../ports/registry.ts";
 import { type Ca, issueCertificate, openCertificate } from "../trust/certificates.ts";
 import { importPublicKey, isSignedBy, spkiFingerprint } from "../trust/key-pair.ts";
 import { encodePem } from "../trust/pem.ts";
 import { AddressLimiter, NonceMemory } from "./abuse.ts";
-import { ControlError, jsonReply, pathOf, readJson, textReply, withProblems } from "./http.ts";
+import { ControlError, jsonReply, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
 import { isTokenLive } from "./revocations.ts";
 import type { TokenService } from "./token-service.ts";
 
@@ -29,6 +30,12 @@ export interface EnrolHandlerOptions {
   readonly log: Logger;
   readonly limits: Pick<Limits, "agentCertificateMs" | "renewAfterExpiryMs" | "enrolmentsPerMinutePerAddress">;
 }
+
+/** For who opens the node's own address: nothing about the node, its version or its tunnels. */
+const frontPage = htmlDocument(
+  "Sallyport",
+  "<h1>This is a Sallyport node.</h1>\n<p>Tunnels have addresses of their own: open the one that you were given.</p>",
+);
 
 export function createEnrolHandler(options: EnrolHandlerOptions): Handler {
   return withProblems(new Enrolment(options).handle, options.log);
@@ -53,7 +60,9 @@ class Enrolment {
   }
 
   readonly handle = async (exchange: Exchange): Promise<Reply> => {
-    switch (`${exchange.request.method} ${pathOf(exchange)}`) {
+    switch (`${methodOf(exchange)} ${pathOf(exchange)}`) {
+      case "GET /":
+        return textReply(200, "text/html; charset=utf-8", frontPage, ["Content-Security-Policy", pagePolicy]);
       case "GET /_sally/ca":
         return textReply(200, "application/x-pem-file", encodePem("CERTIFICATE", this.#options.ca.certificate));
       case "POST /_sally/enrol":

@@ -1,12 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { z } from "zod";
+import { problem } from "../api/schemas.ts";
 import { utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import type { Body } from "../http/body.ts";
 import { fakeCall, fakeExchange } from "./fake-exchange.ts";
-import { jsonReply, readJson, withProblems } from "./http.ts";
+import { ControlError, doneReply, jsonReply, readJson, textReply, withProblems } from "./http.ts";
 
 const json = ["content-type", "Application/JSON; charset=utf-8"];
 
@@ -74,5 +75,33 @@ describe("replies", () => {
     }, silentLogger);
     expect(await fakeCall(broken, {})).toMatchObject({ status: 500, code: "STORE_FAILED" });
     expect((await fakeCall(broken, {})).text).not.toContain("secret.db");
+  });
+
+  test("to a refusal look as the edge's own do, for programs and for people", async () => {
+    const refused = withProblems(async () => {
+      throw new ControlError("AUTH_FAILED", "<b>The clocks</b> differ.", { nowMs: 7 });
+    }, silentLogger);
+    const program = await fakeCall(refused, {});
+    expect(program.headers.get("content-type")).toBe("application/problem+json");
+    expect(program.headers.get("sally-request-id")).toBe("x1");
+    expect(JSON.parse(program.text)).toMatchObject({
+      type: "urn:sallyport:error:AUTH_FAILED",
+      status: 401,
+      detail: "<b>The clocks</b> differ.",
+      code: "AUTH_FAILED",
+      requestId: "x1",
+      nowMs: 7,
+    });
+    expect(problem.parse(JSON.parse(program.text))).toMatchObject({ code: "AUTH_FAILED", requestId: "x1", nowMs: 7 });
+    const person = await fakeCall(refused, { headers: ["Accept", "text/html,*/*;q=0.8"] });
+    expect(person.headers.get("content-type")).toBe("text/html; charset=utf-8");
+    expect([person.code, person.headers.get("sally-request-id")]).toEqual(["AUTH_FAILED", "x1"]);
+    expect(person.text).toContain("&lt;b&gt;The clocks&lt;/b&gt; differ.");
+  });
+
+  test("have their status in words", async () => {
+    const replies = [jsonReply({}), jsonReply({}, 201), doneReply(), textReply(503, "text/plain", "x")];
+    const words = replies.map((reply) => reply.head.reason);
+    expect(words).toEqual(["OK", "Created", "No Content", "Service Unavailable"]);
   });
 });

@@ -1,4 +1,4 @@
-/** Replies and request bodies of the control's two HTTP APIs: JSON, problems as RFC 9457 describes them. */
+/** Replies and request bodies of the control's two HTTP APIs: JSON; problems look as the edge's do. */
 
 import type { z } from "zod";
 import { ByteQueue } from "../core/byte-queue.ts";
@@ -7,6 +7,7 @@ import { SallyError, toSallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { type Body, bytesBody } from "../http/body.ts";
+import { errorReply, reasonPhrase } from "../http/error-page.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import { HeaderList } from "../http/header-list.ts";
 
@@ -33,7 +34,7 @@ export function textReply(status: number, contentType: string, text: string, fie
     "nosniff",
     ...fields,
   ]);
-  return { kind: "message", head: { status, reason: "", headers }, body };
+  return { kind: "message", head: { status, reason: reasonPhrase(status), headers }, body };
 }
 
 export function jsonReply(value: unknown, status = 200): Reply {
@@ -42,15 +43,18 @@ export function jsonReply(value: unknown, status = 200): Reply {
 
 export function doneReply(): Reply {
   const headers = new HeaderList(["Cache-Control", "no-store"]);
-  return { kind: "message", head: { status: 204, reason: "", headers }, body: bytesBody(new Uint8Array(0)) };
+  return {
+    kind: "message",
+    head: { status: 204, reason: reasonPhrase(204), headers },
+    body: bytesBody(new Uint8Array(0)),
+  };
 }
 
-function problemReply(error: SallyError, id: string): Reply {
-  const { code, message, row } = error;
-  const extra = error instanceof ControlError ? error.extra : {};
-  const value = { title: row.text, status: row.status, detail: message, code, id, ...extra };
-  const challenge = row.status === 401 ? ["WWW-Authenticate", "Bearer"] : [];
-  return textReply(row.status, "application/problem+json", JSON.stringify(value), ["Sally-Error", code, ...challenge]);
+function problemReply(error: SallyError, { id, request }: Exchange): Reply {
+  const extra = error instanceof ControlError ? error.extra : undefined;
+  const reply = errorReply(error, { id, accept: request.headers.get("accept"), extra });
+  if (error.row.status === 401) reply.head.headers.append("WWW-Authenticate", "Bearer");
+  return reply;
 }
 
 /** Turns what a handler throws into a problem; only bugs are logged, and not shown. */
@@ -60,11 +64,16 @@ export function withProblems(handler: Handler, log: Logger): Handler {
       return await handler(exchange);
     } catch (thrown) {
       const error = toSallyError(thrown);
-      if (error.row.status < 500) return problemReply(error, exchange.id);
+      if (error.row.status < 500) return problemReply(error, exchange);
       log.error("the control API failed", { id: exchange.id, error: String(thrown) });
-      return problemReply(new SallyError(error.code), exchange.id);
+      return problemReply(new SallyError(error.code), exchange);
     }
   };
+}
+
+/** The request's method; HEAD is GET, of whose reply the listener sends the head alone (RFC 9110 §9.3.2). */
+export function methodOf({ request }: Exchange): string {
+  return request.method === "HEAD" ? "GET" : request.method;
 }
 
 /** The request's path without its query, as it was sent. */

@@ -16,10 +16,15 @@ export interface ErrorPageContext {
   readonly accept: string | undefined;
   /** Facts to list below the message, such as the host or the address of the local service. */
   readonly details?: Readonly<Record<string, string>> | undefined;
+  /** Further members of the JSON, for programs. */
+  readonly extra?: Readonly<Record<string, number>> | undefined;
 }
 
 /** Makes the reply for an error. */
 export type ErrorPage = (error: SallyError, context: ErrorPageContext) => Reply & { readonly kind: "message" };
+
+/** Content-Security-Policy of the pages: nothing but their own style. */
+export const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'";
 
 /** The reply for `error`: HTML where the visitor prefers it, `application/problem+json` otherwise. */
 export const errorReply: ErrorPage = (error, context) => {
@@ -41,7 +46,7 @@ export const errorReply: ErrorPage = (error, context) => {
     "Sally-Request-Id",
     safeToken(context.id),
   ]);
-  if (isHtml) headers.append("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
+  if (isHtml) headers.append("Content-Security-Policy", pagePolicy);
   if (status === 503 || status === 429) headers.append("Retry-After", "1");
   return { kind: "message", head: { status, reason: reasonPhrase(status), headers }, body };
 };
@@ -65,7 +70,7 @@ function quality(accept: string, mediaType: string): number {
   return 0;
 }
 
-function problemJson(error: SallyError, { id, details }: ErrorPageContext): string {
+function problemJson(error: SallyError, { id, details, extra }: ErrorPageContext): string {
   const { status, text } = error.row;
   // `<` is escaped although this is JSON: some visitor will sniff it.
   return `${JSON.stringify({
@@ -76,6 +81,7 @@ function problemJson(error: SallyError, { id, details }: ErrorPageContext): stri
     code: error.code,
     requestId: id,
     ...(details === undefined ? {} : { details }),
+    ...extra,
   }).replaceAll("<", "\\u003c")}\n`;
 }
 
@@ -117,15 +123,23 @@ function htmlPage(error: SallyError, { id, details }: ErrorPageContext): string 
   const paragraphs = [error.message === text ? "" : error.message, advice[error.code] ?? ""]
     .filter((paragraph) => paragraph !== "")
     .map((paragraph) => `<p>${escapeHtml(paragraph)}</p>`);
+  return htmlDocument(
+    `${status} ${text}`,
+    `<p class="status">${status} ${escapeHtml(reasonPhrase(status))}</p>
+<h1>${escapeHtml(text)}</h1>
+${paragraphs.join("\n")}
+<dl>${rows.join("")}</dl>`,
+  );
+}
+
+/** A page in the dress of the error pages. `content` is markup. */
+export function htmlDocument(title: string, content: string): string {
   return `<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="robots" content="noindex"><title>${status} ${escapeHtml(text)}</title><style>${style}</style></head>
+<meta name="robots" content="noindex"><title>${escapeHtml(title)}</title><style>${style}</style></head>
 <body><main>
-<p class="status">${status} ${escapeHtml(reasonPhrase(status))}</p>
-<h1>${escapeHtml(text)}</h1>
-${paragraphs.join("\n")}
-<dl>${rows.join("")}</dl>
+${content}
 </main></body>
 </html>
 `;
@@ -150,6 +164,9 @@ function safeToken(text: string): string {
 }
 
 const reasons: Readonly<Record<number, string>> = {
+  200: "OK",
+  201: "Created",
+  204: "No Content",
   400: "Bad Request",
   401: "Unauthorized",
   403: "Forbidden",
@@ -160,6 +177,7 @@ const reasons: Readonly<Record<number, string>> = {
   414: "URI Too Long",
   417: "Expectation Failed",
   421: "Misdirected Request",
+  426: "Upgrade Required",
   429: "Too Many Requests",
   431: "Request Header Fields Too Large",
   499: "Client Closed Request",
@@ -171,7 +189,7 @@ const reasons: Readonly<Record<number, string>> = {
   505: "HTTP Version Not Supported",
 };
 
-/** The usual words for a status of the error table. */
+/** The usual words for a status of the error table, or of the node's own replies. */
 export function reasonPhrase(status: number): string {
   return reasons[status] ?? "Error";
 }

@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { formatAddress } from "../../core/address.ts";
 import { errorTable, SallyError, type ErrorCode } from "../../core/errors.ts";
+import { reasonPhrase } from "../../http/error-page.ts";
 import type { HeaderList } from "../../http/header-list.ts";
 import type { ParsedReply } from "../../http/http1/head-parser.ts";
 
@@ -61,7 +62,7 @@ export function refusalReply(error: SallyError): string {
   const version = error.code === "VERSION_MISMATCH" ? "Sec-WebSocket-Version: 13\r\n" : "";
   const status = error.code === "VERSION_MISMATCH" ? 426 : error.row.status;
   return (
-    `HTTP/1.1 ${status} Refused\r\nSally-Error: ${error.code}\r\n${version}Content-Type: text/plain; charset=utf-8\r\n` +
+    `HTTP/1.1 ${status} ${reasonPhrase(status)}\r\nSally-Error: ${error.code}\r\n${version}Content-Type: text/plain; charset=utf-8\r\n` +
     `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
   );
 }
