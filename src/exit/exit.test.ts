@@ -373,6 +373,28 @@ describe("links", () => {
     expect(exit.links()[0]?.names).toEqual(["other"]);
   });
 
+  test("a link whose key was renewed elsewhere finishes its streams; one that was not ends after the grace", async () => {
+    const { clock, exit, linkUp } = setUp({ certificateGraceMs: 1_000 });
+    const oldMs = clock.wallMs() + 5_000;
+    const [old, stranger] = [
+      await linkUp({ notAfterMs: oldMs }),
+      await linkUp({ notAfterMs: oldMs, keyFingerprint: "11", process: "p2" }),
+    ];
+    const renewed = await linkUp({ notAfterMs: oldMs + 60_000 });
+    const pass = async (ms: number): Promise<void> => {
+      for (let done = 0; done < ms; done += 1_000) {
+        clock.advance(1_000);
+        await settle();
+      }
+    };
+    await pass(10_000);
+    expect([old.isClosed, stranger.isClosed, renewed.isClosed]).toEqual([false, true, false]);
+    await pass(60_000);
+    expect([old.isClosed, renewed.isClosed]).toEqual([true, true]);
+    expect(old.closeError?.code).toBe("CERTIFICATE_INVALID");
+    await exit.close();
+  });
+
   test("a revocation made elsewhere is noticed within the poll", async () => {
     let revoked = false;
     const { linkUp, clock } = setUp({ isRevoked: () => revoked });

@@ -350,10 +350,20 @@ class ExitNode implements Exit {
 
   async #check(state: LinkState): Promise<void> {
     const { link } = state;
-    if (this.#options.clock.wallMs() > link.peer.notAfterMs + this.#certificateGraceMs) {
+    const expiredMs = this.#options.clock.wallMs() - this.#certificateGraceMs;
+    if (expiredMs > link.peer.notAfterMs && expiredMs > this.#provenUntilMs(link.peer)) {
       state.isDraining = true;
       link.close(new SallyError("CERTIFICATE_INVALID", "The certificate expired: renew it and link again."));
     } else if (await this.#options.isRevoked(link.peer)) this.#revokeLink(state);
+  }
+
+  /** A download that outlasts its link's certificate goes on while the agent renews it: a newer link proves the same key. */
+  #provenUntilMs({ keyFingerprint, notAfterMs }: PeerIdentity): number {
+    let untilMs = notAfterMs;
+    for (const { link } of this.#links.values()) {
+      if (link.peer.keyFingerprint === keyFingerprint) untilMs = Math.max(untilMs, link.peer.notAfterMs);
+    }
+    return untilMs;
   }
 
   async #touch(signal: AbortSignal): Promise<void> {

@@ -15,6 +15,7 @@ export interface StubLinkOptions {
   readonly process?: string;
   readonly transport?: TransportKind;
   readonly notAfterMs?: number;
+  readonly keyFingerprint?: string;
 }
 
 let counter = 0;
@@ -48,7 +49,7 @@ export class StubLink implements Link {
       role: "agent",
       identity: options.identity ?? "ann",
       installation: options.installation ?? "laptop",
-      keyFingerprint: "00",
+      keyFingerprint: options.keyFingerprint ?? "00",
       notAfterMs: options.notAfterMs ?? Number.MAX_SAFE_INTEGER,
       tokenId: undefined,
     };
