@@ -75,6 +75,7 @@ describe.each([...transports])("over %s", (transport) => {
     await using visitor = new NodeProgram("events-visitor.mjs", [`${agent.url}/events`]);
     await visitor.waitFor("event20");
     agent.process.kill("SIGKILL");
+    // It is back before the client tries again: a reply that is not 200 would end the EventSource for good.
     await using _again = await startAgent(settings);
     const ids = (): number[] => visitor.lines.filter((line) => "id" in line).map((line) => Number(line["id"]));
     const before = Math.max(...ids());

@@ -59,7 +59,7 @@ const paths = {
     const last = Number(request.headers["last-event-id"] ?? 0);
     say({ eventsFrom: last });
     response.writeHead(200, { "Content-Type": "text/event-stream" });
-    response.write("retry: 4000\n\n");
+    response.write("retry: 6000\n\n");
     let id = last;
     const timer = setInterval(() => response.write(`id: ${++id}\ndata: event ${id}\n\n`), 20);
     response.on("close", () => clearInterval(timer));
