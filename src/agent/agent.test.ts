@@ -55,7 +55,7 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
   const connector: Connector = {
     async connect() {
       if (node.connectError !== undefined) throw node.connectError;
-      return { close() {} } as unknown as Session; // `connectLink` is replaced below
+      return { close() {}, closed: Promise.resolve(undefined) } as unknown as Session; // `connectLink` is replaced below
     },
   };
   const agent = createAgent({
@@ -203,7 +203,7 @@ describe("an agent's link", () => {
   });
 
   test("shakes hands before the node has answered, and keeps the session that is chosen", async () => {
-    const session = (): Session => ({ close() {} }) as unknown as Session; // the handshake is replaced
+    const session = (): Session => ({ close() {}, closed: Promise.resolve(undefined) }) as unknown as Session; // the handshake is replaced
     const [early, loser, late] = [session(), session(), session()];
     for (const chosen of [early, late]) {
       const shaken: Session[] = [];

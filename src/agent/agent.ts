@@ -84,6 +84,8 @@ export interface Agent {
 }
 
 const trafficEveryMs = 1_000;
+/** How long a closing agent waits until what it said last has left. */
+const lastWordsMs = 500;
 
 export function createAgent(options: AgentOptions): Agent {
   return new AgentDaemon(options);
@@ -97,6 +99,8 @@ class AgentDaemon implements Agent {
   readonly #claims: ClaimSession;
   readonly #certificates: CertificateUpkeep | undefined;
   readonly #listeners = new Set<(request: TappedRequest) => void>();
+  /** Connections that have not ended, also those whose link is over. */
+  readonly #sessions = new Set<Session>();
   #wasLinked = false;
   #isStarted = false;
   #hasFailed = false;
@@ -205,8 +209,18 @@ class AgentDaemon implements Agent {
       });
     }
     for (const link of this.#keeper.links) link.close();
+    await this.#lastWords();
     this.#tunnels.close();
     await closing;
+  }
+
+  /** The node hears why its links end, if it still listens: whoever ends the process after `close` may do so at once. */
+  async #lastWords(): Promise<void> {
+    if (this.#sessions.size === 0) return;
+    const patience = Promise.withResolvers<void>();
+    const timer = this.#options.clock.after(lastWordsMs, patience.resolve);
+    await Promise.race([patience.promise, Promise.all([...this.#sessions].map((session) => session.closed))]);
+    timer.cancel();
   }
 
   /** Background work; a failure that trying again does not cure ends the agent. */
@@ -241,6 +255,8 @@ class AgentDaemon implements Agent {
 
   async #shakeHands(session: Session, signal: AbortSignal): Promise<Link> {
     const { clock, log, limits, budget, auth, lanes, agentVersion, schedule } = this.#options;
+    this.#sessions.add(session);
+    void session.closed.then(() => this.#sessions.delete(session));
     const options: ConnectLinkOptions = {
       clock,
       log,
