@@ -390,6 +390,14 @@ describe("origins", () => {
     const reply = await visit(agent.url);
     expect([reply.status, reply.headers["sally-error"]]).toEqual([502, "ORIGIN_REFUSED"]);
     expect(reply.body).toContain("not-there.sock");
+
+    const odd = scratch.join('<img src=x onerror="alert(1)">.sock');
+    await using other = await startAgent({ node, target: `unix:${odd}`, name: "odd" });
+    const page = await visit(`${other.url}/<script>alert(2)</script>`, { headers: { accept: "text/html" } });
+    expect([page.status, page.headers["content-type"]]).toEqual([502, "text/html; charset=utf-8"]);
+    expect(page.body).toContain("&lt;img src=x");
+    expect(page.body).not.toMatch(/<img|<script/);
+    expect(page.headers["content-security-policy"]).toContain("default-src 'none'");
   }, 60_000);
 });
 
