@@ -244,7 +244,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #errorReply(error: SallyError): MessageReply {
     this.#isErrorReply = true;
     const id = this.#exchange?.id ?? newRequestId();
-    const accept = this.#request?.headers.get("accept");
+    const accept = this.#request === undefined ? this.#intake.refusedAccept : this.#request.headers.get("accept");
     return this.#host.options.errorPage(error, { id, accept });
   }
 

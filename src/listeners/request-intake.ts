@@ -49,6 +49,7 @@ export class RequestIntake implements BodyOwner {
   #pending: ByteQueue | undefined;
   #decoder: BodyDecoder | undefined;
   #isTaking = false;
+  #refusedAccept: string | undefined;
 
   /** Body of the current request; undefined when it has none. */
   body: BodyQueue | undefined;
@@ -112,6 +113,11 @@ export class RequestIntake implements BodyOwner {
     const pending = this.#pending;
     this.#pending = undefined;
     if (pending !== undefined && pending.length > 0) this.#duplex.consume(pending.length);
+  }
+
+  /** What a visitor whose head was refused, or did not come to its end, would like to read. */
+  get refusedAccept(): string | undefined {
+    return this.#refusedAccept ?? this.#parser.acceptOfRefused();
   }
 
   /** What was delivered behind the current request and not consumed. */
@@ -187,6 +193,7 @@ export class RequestIntake implements BodyOwner {
       request = this.#parser.push(chunk, from);
     } catch (thrown) {
       this.#mode = "dropping";
+      this.#refusedAccept = this.#parser.acceptOfRefused(chunk.subarray(from));
       this.#duplex.consume(chunk.length - from);
       this.#owner.headRefused(toSallyError(thrown));
       return chunk.length;

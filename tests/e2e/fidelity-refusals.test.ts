@@ -515,6 +515,21 @@ describe("answers of the edge itself", () => {
     }
   });
 
+  test("are HTML for a browser also where its head is refused, if its Accept came that far", async () => {
+    const accept = "Accept: text/html,*/*;q=0.8";
+    for (const [bytes, status] of [
+      [`GET / HTTP/1.1\r\nHost: ${path.host}\r\n${accept}\r\nCookie: ${"a".repeat(70_000)}\r\n\r\n`, 431],
+      [`GET / HTTP/1.1\r\nHost: ${path.host}\r\n${accept}\r\nHost: other\r\n\r\n`, 400],
+      [`POST / HTTP/1.1\r\n${accept}\r\nHost: ${path.host}\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n`, 400],
+    ] as const) {
+      const visitor = await path.visit();
+      visitor.write(bytes);
+      const answer = await visitor.readToEnd();
+      expect(answer).toStartWith(`HTTP/1.1 ${status} `);
+      expect(answer).toContain("\r\nContent-Type: text/html; charset=utf-8\r\n");
+    }
+  });
+
   test("bring nothing that a visitor, a host or a path says to life", async () => {
     for (const accept of ["text/html", "application/json"]) {
       for (const host of [

@@ -329,6 +329,36 @@ describe("refused requests", () => {
   });
 });
 
+describe("the Accept field of a refused head", () => {
+  const accept = "Accept: text/html;q=0.9, */*";
+  test.each([
+    ["malformed in a later line", `GET / HTTP/1.1\r\n${accept}\r\nBad Line\r\n\r\n`, "text/html;q=0.9, */*"],
+    ["malformed as a whole", `GET / HTTP/1.1\r\n${accept}\r\n\r\n`, "text/html;q=0.9, */*"],
+    ["too large behind it", `GET / HTTP/1.1\r\n${accept}\r\nX: ${"a".repeat(70_000)}`, "text/html;q=0.9, */*"],
+    ["malformed before it", `GET /a b HTTP/1.1\r\n${accept}\r\n\r\n`, "text/html;q=0.9, */*"],
+    ["without it", "GET / HTTP/1.1\r\n\r\n", undefined],
+    ["cut in it", "GET / HTTP/1.1\r\nAccept: text/h\n", undefined],
+  ])("is found where the head is %s, however it is cut", (_name, text, expected) => {
+    const bytes = latin1(text);
+    for (const size of [1, 10, bytes.length]) {
+      const parser = new RequestParser(limits);
+      let at = 0;
+      const refused = (): Uint8Array => bytes.subarray(at, at + size);
+      const code = codeOf(() => {
+        for (; at < bytes.length; at += size) parser.push(refused(), 0);
+      });
+      expect(code).not.toBe("accepted");
+      expect(parser.acceptOfRefused(refused())).toBe(expected);
+    }
+  });
+
+  test("is found in a head that never came to its end", () => {
+    const parser = new RequestParser(limits);
+    parser.push(latin1(`GET / HTTP/1.1\r\n${accept}\r\nHost: a`), 0);
+    expect(parser.acceptOfRefused()).toBe("text/html;q=0.9, */*");
+  });
+});
+
 describe("accepted requests", () => {
   test("method, target, fields, order, case and duplicates arrive as sent", () => {
     const parsed = parse(

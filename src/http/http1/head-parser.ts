@@ -4,6 +4,7 @@
  * refused, never repaired.
  */
 
+import { emptyBytes } from "../../core/bytes.ts";
 import { SallyError } from "../../core/errors.ts";
 import type { Limits } from "../../core/limits.ts";
 import type { ReplyHead, RequestHead } from "../exchange.ts";
@@ -58,6 +59,8 @@ export class RequestParser {
   // A visitor's connection nearly always names one host: check it once.
   #lastHost: string | undefined;
   #lastAuthority = "";
+  /** A complete head while it is parsed, and for good when that throws. */
+  #refusedText: string | undefined;
 
   /** After a successful `push`: the index behind the head in that chunk. */
   end = 0;
@@ -85,7 +88,19 @@ export class RequestParser {
     const { text, fieldCount } = scanner;
     scanner.fieldCount = 0;
     scanner.text = "";
-    return this.#parse(text, fieldCount);
+    this.#refusedText = text;
+    const parsed = this.#parse(text, fieldCount);
+    this.#refusedText = undefined;
+    return parsed;
+  }
+
+  /**
+   * The Accept field of a head that will not become a request, if it came that far: for the form of the refusal and
+   * nothing else. `refused` are the bytes behind those that `push` took before it threw.
+   */
+  acceptOfRefused(refused: Uint8Array = emptyBytes): string | undefined {
+    const text = this.#refusedText ?? this.#scanner.textSoFar(refused);
+    return /\r\naccept:[ \t]*([^\r\n]+)\r\n/i.exec(text)?.[1];
   }
 
   #parse(text: string, fieldCount: number): ParsedRequest {

@@ -4,6 +4,7 @@
  * colon or a name that is no token is refused at the byte where it stands, so a sender never waits for a time-out.
  */
 
+import { concatBytes, emptyBytes } from "../../core/bytes.ts";
 import { type ErrorCode, SallyError } from "../../core/errors.ts";
 import { charClass, textBit, tokenBit } from "./char-class.ts";
 import { decodeLatin1 } from "./latin1.ts";
@@ -61,6 +62,12 @@ export class HeadScanner {
   /** True from the first byte of a head on until the head is complete. Empty lines before it do not count. */
   get isStarted(): boolean {
     return this.#heldBytes > 0;
+  }
+
+  /** What came of a head that is not complete, with the bytes that made it be refused; nothing of it is checked. */
+  textSoFar(refused: Uint8Array): string {
+    const held = this.#held?.subarray(0, this.#heldBytes) ?? emptyBytes;
+    return decodeLatin1(concatBytes([held, refused.subarray(0, this.#limits.headBytes)]), false);
   }
 
   /**
