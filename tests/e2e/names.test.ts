@@ -279,7 +279,9 @@ test("the host name is matched without regard to case and port", async () => {
   ]) {
     expect([host, (await visit(`${node.http}/`, { headers: { host } })).status]).toEqual([host, 200]);
   }
-  for (const host of ["localhost", "x.demo.localhost", "demo.localhost.evil.example", "demolocalhost", "127.0.0.1"]) {
+  const own = await visit(`${node.http}/`, { headers: { host: "localhost" } });
+  expect([own.status, own.body.includes("Sallyport node")]).toEqual([200, true]);
+  for (const host of ["x.demo.localhost", "demo.localhost.evil.example", "demolocalhost", "127.0.0.1"]) {
     const { status, headers } = await visit(`${node.http}/`, { headers: { host } });
     expect([host, status, headers["sally-error"]]).toEqual([host, 404, expect.any(String)]);
   }
