@@ -37,6 +37,8 @@ export const limits = {
 
   // Transports.
   websocketFallbackAfterMs: 250,
+  /** QUIC's time after WebSocket was refused by the same node. */
+  quicAloneMs: 3_000,
   quicReturnEveryMs: 20_000,
   connectMs: 10_000,
   reconnectBackoffMinMs: 200,
@@ -84,7 +86,8 @@ export const limits = {
 
   // Trust and names.
   agentCertificateMs: 24 * 60 * 60 * 1_000,
-  nodeCertificateMs: 90 * 24 * 60 * 60 * 1_000,
+  /** Of a key that a node makes at each start and keeps in memory beside the CA's: a shorter life would protect nothing. */
+  nodeCertificateMs: 5 * 365 * 24 * 60 * 60 * 1_000,
   caCertificateMs: 20 * 365 * 24 * 60 * 60 * 1_000,
   certificateBackdateMs: 5 * 60 * 1_000,
   nodeCertificateBackdateMs: 24 * 60 * 60 * 1_000,

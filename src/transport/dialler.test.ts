@@ -51,6 +51,17 @@ describe("mode auto", () => {
     expect(websocket.calls).toHaveLength(0);
   });
 
+  test("a WebSocket that is cancelled because QUIC won leaves nothing behind", async () => {
+    const { clock, quic, websocket, outcome } = setUp();
+    clock.advance(limits.websocketFallbackAfterMs);
+    const [session] = memoryPair();
+    quic.calls[0]!.result.resolve(session);
+    await outcome;
+    websocket.calls[0]!.result.reject(websocket.calls[0]!.signal.reason);
+    await settle();
+    expect(clock.pending).toBe(0);
+  });
+
   test("WebSocket starts after 250 ms, wins when it is up first, and a late QUIC session is closed", async () => {
     const { clock, quic, websocket, outcome } = setUp();
     clock.advance(limits.websocketFallbackAfterMs);
@@ -70,6 +81,33 @@ describe("mode auto", () => {
     const [session] = memoryPair();
     websocket.calls[0]!.result.resolve(session);
     expect((await outcome).session).toBe(session);
+  });
+
+  test("QUIC is not waited for much longer when WebSocket was refused: the node is most likely gone", async () => {
+    const { clock, quic, websocket, outcome } = setUp();
+    quic.calls[0]!.signal.addEventListener("abort", () => quic.calls[0]!.result.reject(quic.calls[0]!.signal.reason));
+    clock.advance(limits.websocketFallbackAfterMs);
+    websocket.calls[0]!.result.reject(new SallyError("CONNECT_FAILED", "nothing listens"));
+    await settle();
+    clock.advance(limits.quicAloneMs - 1);
+    expect(quic.calls[0]!.signal.aborted).toBe(false);
+    clock.advance(1);
+    expect((await outcome).error?.code).toBe("CONNECT_FAILED");
+    expect(clock.pending).toBe(0);
+  });
+
+  test("QUIC that answers in that time still wins", async () => {
+    const { clock, quic, websocket, outcome } = setUp();
+    clock.advance(limits.websocketFallbackAfterMs);
+    websocket.calls[0]!.result.reject(new SallyError("CONNECT_FAILED", "TCP is blocked"));
+    await settle();
+    clock.advance(limits.quicAloneMs - 1);
+    const [session] = memoryPair();
+    quic.calls[0]!.result.resolve(session);
+    expect((await outcome).session).toBe(session);
+    clock.advance(10_000);
+    expect(await Promise.race([session.closed.then(() => "closed"), settle().then(() => "open")])).toBe("open");
+    expect(clock.pending).toBe(0);
   });
 
   test("when both fail the message names both", async () => {

@@ -4,7 +4,7 @@
  * decision: it tries `connectQuicOnly` now and then while a link runs over WebSocket.
  */
 
-import type { Clock } from "../core/clock.ts";
+import type { Clock, Timer } from "../core/clock.ts";
 import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -20,7 +20,7 @@ export interface DiallerOptions {
   readonly mode: TransportMode;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly limits: Pick<Limits, "websocketFallbackAfterMs">;
+  readonly limits: Pick<Limits, "websocketFallbackAfterMs" | "quicAloneMs">;
 }
 
 export interface Dialler extends Connector {
@@ -69,9 +69,21 @@ async function race(
   connectQuic: (signal: AbortSignal) => Promise<Session>,
   signal: AbortSignal,
 ): Promise<Session> {
+  const alone = new AbortController();
+  let timer: Timer | undefined;
+  // A node that refuses TCP is most likely gone: UDP alone would tell that only by its long silence.
+  const connectWebsocket = async (attempt: AbortSignal): Promise<Session> => {
+    try {
+      return await websocket.connect(attempt);
+    } catch (error) {
+      const giveUp = (): void => alone.abort(new SallyError("CONNECT_TIMEOUT", "no answer over UDP"));
+      if (!attempt.aborted) timer = clock.after(limits.quicAloneMs, giveUp);
+      throw error;
+    }
+  };
   try {
     return await staggered<Session>({
-      attempts: [connectQuic, (attempt) => websocket.connect(attempt)],
+      attempts: [(attempt) => connectQuic(AbortSignal.any([attempt, alone.signal])), connectWebsocket],
       staggerMs: limits.websocketFallbackAfterMs,
       clock,
       signal,
@@ -81,6 +93,8 @@ async function race(
     throw error instanceof AggregateError
       ? combine(error.errors as readonly unknown[])
       : toSallyError(error, "CANCELLED");
+  } finally {
+    timer?.cancel();
   }
 }
 

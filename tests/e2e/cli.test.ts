@@ -272,6 +272,20 @@ describe("without a node", () => {
   }, 60_000);
 });
 
+test("of several nodes the ones that are gone are passed over", async () => {
+  await using node = await startNode();
+  using home = new Scratch();
+  const env = { SALLY_HOME: home.path };
+  const edges = ["--edge", "https://127.0.0.1:1", "--edge", node.tunnel];
+  const http = ["http", "1", "--name", "demo", ...edges, "--json"];
+  for (const token of [["--token-file", node.tokenFile], []]) {
+    await using agent = new SallyProcess([...http, ...token], { env });
+    expect(await agent.waitFor("link")).toMatchObject({ state: "up", node: node.tunnel });
+    await agent.waitFor("tunnel");
+    await agent.stop();
+  }
+}, 60_000);
+
 describe("origins", () => {
   test("sally start serves several tunnels: TCP, unix socket, prefix, every Host policy, IPv6-only localhost", async () => {
     await using node = await startNode();
