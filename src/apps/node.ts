@@ -54,8 +54,8 @@ export interface NodeDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly onAccess?: (record: AccessRecord) => void;
-  /** How long another node may still hold the data folder: one that stops. Default two seconds. */
-  readonly lockWaitMs?: number;
+  /** Refuses a data folder that another node uses; by default that is only warned of. */
+  readonly ownsData?: boolean;
 }
 
 /** @throws SallyError ADDRESS_IN_USE, STORE_FAILED, USAGE, CERTIFICATE_INVALID */
@@ -66,7 +66,7 @@ export async function startNode(config: NodeConfig, deps: NodeDeps): Promise<Run
     write: (name: string, text: string, mode: number) => writeText(join(config.data, name), text, mode),
   };
   await writeText(join(config.data, ".folder"), "Written by sally: keys and the registry of a node.\n");
-  const lock = lockData(join(config.data, "node.lock"), deps.lockWaitMs ?? lockWaitMs);
+  const lock = takeFolder(join(config.data, "node.lock"), deps);
   let registry: Registry | undefined;
   try {
     registry = openSqliteRegistry(join(config.data, "registry.sqlite"));
@@ -76,14 +76,27 @@ export async function startNode(config: NodeConfig, deps: NodeDeps): Promise<Run
     return node;
   } catch (error) {
     await registry?.close();
-    lock.release();
+    lock?.release();
     throw error;
+  }
+}
+
+/** A second node on a folder is how one hands over to its successor; anybody else should know of it. */
+function takeFolder(path: string, { log, ownsData = false }: NodeDeps): DataLock | undefined {
+  try {
+    return lockData(path, 0);
+  } catch (error) {
+    if (ownsData || !(error instanceof SallyError) || error.code !== "DATA_IN_USE") throw error;
+    log.warn("another node uses this data folder: right for a handover, otherwise a name may be live on both", {
+      path,
+    });
+    return undefined;
   }
 }
 
 interface NodeStores {
   readonly registry: Registry;
-  readonly lock: DataLock;
+  readonly lock: DataLock | undefined;
   readonly trusted: Bootstrapped;
 }
 
@@ -93,7 +106,7 @@ class Node implements RunningNode {
   readonly #deps: NodeDeps;
   readonly #limits: Limits;
   readonly #registry: Registry;
-  readonly #lock: DataLock;
+  readonly #lock: DataLock | undefined;
   readonly #trusted: Bootstrapped;
   readonly #counters: NodeCounters = { requests: 0, handshakesFailed: 0, linksOpened: 0 };
   readonly #budget: WindowBudget;
@@ -185,7 +198,7 @@ class Node implements RunningNode {
     await this.#listeners.close();
     this.#control.close();
     await this.#registry.close();
-    this.#lock.release();
+    this.#lock?.release();
   }
 
   /** A key of its own for each run: it never touches the disk. */
@@ -347,7 +360,6 @@ class Node implements RunningNode {
   }
 }
 
-const lockWaitMs = 2_000;
 /** After visitors are gone, links only have upgraded streams left to end. */
 const drainLinksMs = 1_000;
 

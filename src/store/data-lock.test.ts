@@ -21,6 +21,7 @@ test("a data folder has one holder, and is free again once released", () => {
   expect(codeOf(() => lockData(path, 0))).toBe("DATA_IN_USE");
   expect(statSync(path).mode & 0o777).toBe(0o600);
   first.release();
+  first.release();
   lockData(path, 0).release();
   rmSync(folder, { recursive: true });
 });

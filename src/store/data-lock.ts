@@ -1,5 +1,5 @@
 /**
- * One node for each data folder. The lock is SQLite's own file lock on an empty database, so it is gone when the process
+ * Tells whether another node uses a data folder. The lock is SQLite's own file lock on an empty database, so it is gone when the process
  * is, whatever ended it.
  */
 
@@ -8,6 +8,7 @@ import { chmodSync, closeSync, openSync } from "node:fs";
 import { SallyError } from "../core/errors.ts";
 
 export interface DataLock {
+  /** Idempotent. */
   release(): void;
 }
 

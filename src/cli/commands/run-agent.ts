@@ -98,7 +98,7 @@ async function startEmbeddedNode(environment: Environment, log: NodeDeps["log"])
     return startNode(parseConfig(nodeConfigSchema, settings, "embedded node"), {
       clock: systemClock,
       log,
-      lockWaitMs: 0,
+      ownsData: true,
     });
   };
   let http = "127.0.0.1:8080";
