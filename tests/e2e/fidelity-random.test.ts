@@ -38,7 +38,25 @@ describe.each([...transports])("over %s", (transport) => {
       }
       expect(visitor.unread).toBe("");
     };
+    let isOver = false;
+    /** Breaks off anywhere, again and again: nobody else may notice. */
+    const disturb = async (name: string): Promise<void> => {
+      const chance = seed.fork();
+      for (let n = 0; !isOver; n++) {
+        const visitor = await path.visit();
+        const plans = Array.from({ length: chance.between(1, 3) }, (_, k) => drawPlan(chance, `${name}-${n}-${k}`));
+        const bytes = plans.map((plan) => encodeRequest(plan, path.host, chance)).join("");
+        visitor.write(bytes.slice(0, chance.between(1, bytes.length)));
+        await Bun.sleep(chance.between(0, 20));
+        if (chance.next() < 0.5) visitor.reset();
+        else visitor.close();
+      }
+    };
+    const disturbing = Promise.all(["rude", "ruder"].map(disturb));
     await Promise.all(Array.from({ length: visitors }, (_, n) => talk(`v${n}`)));
+    isOver = true;
+    await disturbing;
+    for (const id of executed.keys()) if (id.startsWith("rude")) executed.delete(id);
     expect(troubles).toEqual([]);
     expect(executed.size).toBe(sent);
     expect([...executed.values()].filter((count) => count !== 1)).toEqual([]);

@@ -119,13 +119,15 @@ function expectedFingerprint(plan: Plan): string {
   return fingerprint(plan, { head, body: textOf(plan.id, plan.sendBytes), trailers });
 }
 
-/** Answers every request of a connection as its plan says; `onRequest` gets each plan. */
+/** Answers every whole request of a connection as its plan says; `onRequest` gets each plan. */
 export async function answerAsPlanned(connection: RawSocket, onRequest: (plan: Plan) => void): Promise<void> {
   for (;;) {
     const head = await connection.readHead().catch(() => undefined);
     if (head === undefined) return;
     const plan = JSON.parse(Buffer.from(/\r\nX-Plan: (\S+)/.exec(head)?.[1] ?? "", "base64").toString()) as Plan; // made above
-    const saw = fingerprint(plan, { head, ...(await readBody(connection, head)) });
+    const message = await readBody(connection, head).catch(() => undefined);
+    if (message === undefined) return;
+    const saw = fingerprint(plan, { head, ...message });
     onRequest(plan);
     for (let n = 0; n < plan.interims; n++)
       connection.write(`HTTP/1.1 103 Early Hints\r\nLink: ${plan.id}-${n}\r\n\r\n`);
