@@ -191,6 +191,31 @@ test("connections without a complete handshake are bounded in number", async () 
   expect((await world.pair()).agent.peerCertificate).toBeDefined();
 }, 20_000);
 
+test("a busy lane starves none of those that were opened later", async () => {
+  await using world = await quicWorld({ recorder: { keeps: false } });
+  const { agent, node } = await world.pair();
+  const piece = new Uint8Array(64 * 1024);
+  for (let i = 0; i < 3; i++) {
+    const lane = await agent.openLane(never);
+    const heard = new Recorder(lane);
+    heard.onDrain = () => {
+      while (lane.write(piece));
+    };
+    heard.onDrain();
+  }
+  const small = await agent.openLane(never);
+  for (let i = 0; i < 3; i++) await (await node.lane(i)).until("bulk", () => node.lanes[i]!.receivedBytes > 0, 10_000);
+  const record = await node.lane(3);
+  for (let round = 1; round <= 20; round++) {
+    small.write(new Uint8Array(100));
+    await record.until("a small message", () => record.receivedBytes === round * 100, 10_000);
+  }
+  const before = node.lanes.map((lane) => lane.receivedBytes);
+  await until("32 MiB more", () => node.lanes[0]!.receivedBytes > before[0]! + 32 * 1024 * 1024, 30_000);
+  const shares = [0, 1, 2].map((at) => node.lanes[at]!.receivedBytes - before[at]!);
+  expect(Math.min(...shares)).toBeGreaterThan(0.25 * Math.max(...shares));
+}, 60_000);
+
 test("a session whose peer ignores the credit is closed", async () => {
   const unreadMaxBytes = 1024 * 1024;
   await using world = await quicWorld({ listen: { unreadMaxBytes }, recorder: { keeps: false, consumes: false } });

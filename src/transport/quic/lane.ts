@@ -7,6 +7,7 @@
 
 import { closeCode, isEarlyRefusal, reasonOf } from "./close-codes.ts";
 import type { QuicModule } from "./load-quic.ts";
+import type { SendTurns, TurnTaker } from "./send-turns.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
 import { SallyError, toSallyError } from "../../core/errors.ts";
@@ -29,6 +30,7 @@ export const confirmPreface = 0x03;
 
 /** What a lane needs of the session that it belongs to. */
 export interface LaneHost {
+  readonly turns: SendTurns;
   readonly quic: QuicModule;
   readonly clock: Clock;
   /** False: streams of the first flight are leftovers of early data that was rejected, and sent again elsewhere. */
@@ -67,7 +69,7 @@ export interface LaneOptions {
   readonly earlyMaxBytes?: number | undefined;
 }
 
-export class QuicLane implements Duplex {
+export class QuicLane implements Duplex, TurnTaker {
   handler: DuplexHandler = idleHandler;
   readonly #host: LaneHost;
   #stream: QuicStream;
@@ -143,6 +145,15 @@ export class QuicLane implements Duplex {
     queueMicrotask(() => this.handler.onClose(error));
   }
 
+  get unsentBytes(): number {
+    const room = this.#writer.desiredSize;
+    return room === null ? 0 : this.#stream.highWaterMark - room;
+  }
+
+  onTurn(): void {
+    this.#resume();
+  }
+
   /** True after `end()`: then a lane may end cleanly. */
   get isEnding(): boolean {
     return this.#isEnding;
@@ -184,10 +195,16 @@ export class QuicLane implements Duplex {
   #flush(): void {
     if (this.#isClosed || this.#isWaiting) return;
     if (this.#early !== undefined) return this.#flushEarly(this.#early);
+    const { turns } = this.#host;
     while (this.#queue.length > 0) {
+      if (!turns.mayWrite(this, this.#queuedBytes)) {
+        this.#owesDrain = true;
+        return;
+      }
       const isTaken =
         this.#queue.length === 1 ? this.#writer.writeSync(this.#queue[0]!) : this.#writer.writevSync(this.#queue); // length checked
       if (!isTaken) return this.#waitForRoom();
+      turns.wrote(this, this.#queuedBytes);
       this.#queue = [];
       this.#queuedBytes = 0;
     }
@@ -211,13 +228,14 @@ export class QuicLane implements Duplex {
 
   #waitForRoom(): void {
     const writer = this.#writer;
-    if (writer.desiredSize === null) return; // the stream is gone: whoever reads it reports that
     this.#owesDrain = true;
+    if (writer.desiredSize === null) return; // the stream is gone: whoever reads it reports that
     const room = writer[drainable]?.() ?? Promise.resolve();
     this.#isWaiting = true;
     const resume = (): void => {
       if (writer !== this.#writer) return;
       this.#isWaiting = false;
+      this.#host.turns.progressed(this);
       this.#resume();
     };
     room.then(resume, resume);
@@ -225,6 +243,7 @@ export class QuicLane implements Duplex {
 
   #resume(): void {
     this.#flush();
+    if (this.#writer.desiredSize === null) return;
     if (this.#owesDrain && !this.#isWaiting && !this.#isClosed && this.#queue.length === 0) {
       this.#owesDrain = false;
       if (!this.#isEnding) this.handler.onDrain();
@@ -340,6 +359,7 @@ export class QuicLane implements Duplex {
       const { QuicError } = this.#host.quic;
       this.#stream.destroy(reason && new QuicError(reason.code, { errorCode: closeCode(reason) }));
     }
+    this.#host.turns.leave(this);
     this.#host.over(this);
   }
 }

@@ -7,6 +7,7 @@
 import { closeCode, reasonOf } from "./close-codes.ts";
 import { confirmPreface, QuicLane, reasonWaitMs, type LaneHost } from "./lane.ts";
 import type { QuicModule } from "./load-quic.ts";
+import { SendTurns } from "./send-turns.ts";
 import type { Address } from "../../core/address.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import type { Duplex } from "../../core/duplex.ts";
@@ -54,6 +55,7 @@ export class QuicCarrier implements Session, LaneHost {
   readonly #raw: QuicSession;
   readonly #limits: SessionLimits;
   readonly clock: Clock;
+  readonly turns: SendTurns;
   readonly #lanes = new Set<QuicLane>();
   #waitingLanes: QuicLane[] = [];
   #onLane: ((lane: Duplex) => void) | undefined;
@@ -74,6 +76,7 @@ export class QuicCarrier implements Session, LaneHost {
     this.#raw = raw;
     this.#limits = limits;
     this.clock = clock;
+    this.turns = new SendTurns(clock);
     this.#isOpen = early.isOpen ?? true;
     this.#earlyMaxBytes = early.earlyMaxBytes;
     this.takesEarlyLanes = early.takesEarlyLanes ?? false;
