@@ -38,11 +38,11 @@ describe.each([...transports])("over %s", (transport) => {
       }
       expect(visitor.unread).toBe("");
     };
-    let isOver = false;
+    const over = new AbortController();
     /** Breaks off anywhere, again and again: nobody else may notice. */
     const disturb = async (name: string): Promise<void> => {
       const chance = seed.fork();
-      for (let n = 0; !isOver; n++) {
+      for (let n = 0; !over.signal.aborted; n++) {
         const visitor = await path.visit();
         const plans = Array.from({ length: chance.between(1, 3) }, (_, k) => drawPlan(chance, `${name}-${n}-${k}`));
         const bytes = plans.map((plan) => encodeRequest(plan, path.host, chance)).join("");
@@ -54,7 +54,7 @@ describe.each([...transports])("over %s", (transport) => {
     };
     const disturbing = Promise.all(["rude", "ruder"].map(disturb));
     await Promise.all(Array.from({ length: visitors }, (_, n) => talk(`v${n}`)));
-    isOver = true;
+    over.abort();
     await disturbing;
     for (const id of executed.keys()) if (id.startsWith("rude")) executed.delete(id);
     expect(troubles).toEqual([]);

@@ -79,10 +79,9 @@ test(
     await road.up(transport);
     await using load = road.load({ seed: seed(), isSafe: true });
     await load.run(100);
-    const back = road.up(transport, { isNew: true });
     const movedMs = performance.now();
     await road.hosts.laptop.move("10.88.0.3");
-    await back;
+    await load.run(20); // more than can have been on the way: on a new link, or on the old one where QUIC moved it
     const tookMs = performance.now() - movedMs;
     note(`${transport}: back ${tookMs.toFixed(0)} ms after the move`);
     await load.run(100);
