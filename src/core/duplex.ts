@@ -27,6 +27,12 @@ export interface Duplex {
   readonly queuedBytes: number;
   /** Queues bytes; they are always accepted, and must not be changed afterwards. False: wait for `onDrain`. After close it is ignored. */
   write(chunk: Uint8Array): boolean;
+  /** True where what `write` took was copied: once nothing is queued, the caller may use a chunk's buffer again. */
+  readonly copiesWrites?: boolean;
+  /** Bytes in front of a chunk that `writeOver` may use for framing of its own. */
+  readonly headroomBytes?: number;
+  /** Like `write` of `buffer[start..end)` for who needs the bytes no more: they, and the headroom, are overwritten. */
+  writeOver?(buffer: Uint8Array, start: number, end: number): boolean;
   /** Ends our direction once everything queued is sent. Idempotent. */
   end(): void;
   /** Drops both directions at once; the peer sees an abort, never a clean end. No handler call follows. Idempotent. */

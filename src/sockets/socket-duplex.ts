@@ -30,6 +30,7 @@ interface Early {
 const coalescedBytes = 64 * 1024;
 
 export class SocketDuplex implements Duplex {
+  readonly copiesWrites = true;
   readonly #closeCode: ErrorCode;
   #socket: RawSocket | undefined;
   #handler: DuplexHandler = idleHandler;

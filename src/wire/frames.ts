@@ -163,15 +163,21 @@ const slabBytes = 64 * 1024;
 /** A frame is not cut down to less than this to fit into the buffer. */
 const fitMinBytes = 4 * 1024;
 
-/** Packs frames into a shared buffer; whatever is full, or flushed, goes out as one chunk that is never touched again. */
+/** Hands on `slab[start..end)`. True: nobody needs these bytes any more, so the slab may be filled anew. */
+export type SlabSink = (slab: Uint8Array, start: number, end: number) => boolean;
+
+/** Packs frames into a shared buffer; whatever is full, or flushed, goes out as one chunk. */
 export class FrameWriter {
-  readonly #emit: (chunk: Uint8Array) => void;
+  readonly #emit: SlabSink;
+  readonly #headroomBytes: number;
   #slab = new Uint8Array(0);
   #start = 0;
   #end = 0;
 
-  constructor(emit: (chunk: Uint8Array) => void) {
+  /** `headroomBytes` in front of each chunk are left free for the carrier's own framing. */
+  constructor(emit: SlabSink, headroomBytes = 0) {
     this.#emit = emit;
+    this.#headroomBytes = headroomBytes;
   }
 
   /** Bytes packed and not yet emitted. */
@@ -211,11 +217,14 @@ export class FrameWriter {
     this.putUint32(value >>> 0);
   }
 
+  // hot: bench/micro/wire.ts; a slab that is used again costs no zeroing, no page faults and no collection.
   flush(): void {
-    if (this.#end === this.#start) return;
-    const chunk = this.#slab.subarray(this.#start, this.#end);
-    this.#start = this.#end;
-    this.#emit(chunk);
+    const start = this.#start;
+    const end = this.#end;
+    if (end === start) return;
+    this.#start = this.#end = end + this.#headroomBytes;
+    const isFree = this.#emit(this.#slab, start, end);
+    if (isFree && this.#end === this.#start) this.#start = this.#end = this.#headroomBytes;
   }
 
   #putHeader(type: number, streamId: number, length: number): void {
@@ -232,9 +241,9 @@ export class FrameWriter {
   #reserve(byteCount: number): void {
     if (this.#slab.length - this.#end >= byteCount) return;
     this.flush();
-    this.#slab = new Uint8Array(Math.max(slabBytes, byteCount));
-    this.#start = 0;
-    this.#end = 0;
+    if (this.#slab.length - this.#end >= byteCount) return;
+    this.#slab = new Uint8Array(Math.max(slabBytes, byteCount) + this.#headroomBytes);
+    this.#start = this.#end = this.#headroomBytes;
   }
 }
 

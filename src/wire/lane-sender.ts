@@ -63,9 +63,7 @@ export class LaneSender {
     this.#onFlushed = onFlushed;
     this.#onOverflow = onOverflow;
     this.#roomBytes = limits.laneSendQueueBytes;
-    this.#writer = new FrameWriter((chunk) => {
-      if (!this.#carrier.write(chunk)) this.#isBlocked = true;
-    });
+    this.#writer = new FrameWriter((slab, start, end) => this.#emit(slab, start, end), carrier.headroomBytes);
   }
 
   // hot: bench/micro/wire.ts; a small chunk is copied once and touches no queue. Its gain is within that benchmark's noise.
@@ -199,6 +197,15 @@ export class LaneSender {
   onDrain(): void {
     this.#isBlocked = false;
     this.flush();
+  }
+
+  /** True: the carrier is done with the bytes. */
+  #emit(slab: Uint8Array, start: number, end: number): boolean {
+    const carrier = this.#carrier;
+    const hasRoom =
+      carrier.writeOver === undefined ? carrier.write(slab.subarray(start, end)) : carrier.writeOver(slab, start, end);
+    if (!hasRoom) this.#isBlocked = true;
+    return carrier.copiesWrites === true && carrier.queuedBytes === 0;
   }
 
   #packOwed(): void {

@@ -65,39 +65,37 @@ function turn(key: number, phase: number): number {
   return bits === 0 ? key : (key >>> bits) | (key << (32 - bits));
 }
 
-/** Not zeroed: every byte of it is written. What will be masked starts on a word, so that the mask runs over words. */
-function frameBuffer(headBytes: number, length: number, isMasked: boolean): Uint8Array {
-  if (!isMasked || length < 256) return Buffer.allocUnsafeSlow(headBytes + length);
-  const padding = -headBytes & 3;
-  return new Uint8Array(Buffer.allocUnsafeSlow(padding + headBytes + length).buffer, padding);
-}
+/** Room in front of a payload for the longest head of a frame of ours: payloads stay below 4 GiB, masked or not. */
+export const frameHeadroomBytes = 16;
 
 /** A whole frame with FIN set; masked when `masks` is given (client to server). Copies the payload. */
 export function encodeFrame(code: number, payload: Uint8Array, masks: Masks | undefined): Uint8Array {
-  const { length } = payload;
+  // Not zeroed: every byte of it is written. The payload starts on a word, so that the mask runs over words.
+  const buffer = new Uint8Array(Buffer.allocUnsafeSlow(frameHeadroomBytes + payload.length).buffer);
+  buffer.set(payload, frameHeadroomBytes);
+  return buffer.subarray(frameInPlace(code, { buffer, start: frameHeadroomBytes, end: buffer.length }, masks));
+}
+
+/** Makes a frame of a payload where it lies: writes its head in front of it, and masks it. Returns where the frame starts. */
+// hot: npm run bench -- --only bulk; a copy and a buffer less for each frame.
+export function frameInPlace(code: number, { buffer, start, end }: Payload, masks: Masks | undefined): number {
+  const length = end - start;
   const lengthBytes = length < 126 ? 0 : length < 65_536 ? 2 : 8;
-  const headBytes = 2 + lengthBytes + (masks === undefined ? 0 : 4);
-  const frame = frameBuffer(headBytes, length, masks !== undefined);
-  frame[0] = 0x80 | code;
-  const maskBit = masks === undefined ? 0 : 0x80;
-  if (lengthBytes === 0) frame[1] = maskBit | length;
-  else if (lengthBytes === 2) {
-    frame[1] = maskBit | 126;
-    frame[2] = length >>> 8;
-    frame[3] = length & 255;
-  } else {
-    frame[1] = maskBit | 127;
-    const view = new DataView(frame.buffer, frame.byteOffset + 2);
-    view.setUint32(0, 0);
-    view.setUint32(4, length);
-  }
-  frame.set(payload, headBytes);
-  if (masks !== undefined) {
-    const key = masks.next();
-    for (let i = 0; i < 4; i++) frame[headBytes - 4 + i] = key >>> (i << 3);
-    maskInPlace(frame, { start: headBytes, end: frame.length }, key, 0);
-  }
-  return frame;
+  const maskBytes = masks === undefined ? 0 : 4;
+  const head = start - maskBytes - lengthBytes - 2;
+  buffer[head] = 0x80 | code;
+  buffer[head + 1] = (masks === undefined ? 0 : 0x80) | (lengthBytes === 0 ? length : lengthBytes === 2 ? 126 : 127);
+  for (let i = 0; i < lengthBytes; i++) buffer[start - maskBytes - 1 - i] = i < 4 ? length >>> (i << 3) : 0;
+  if (masks === undefined) return head;
+  const key = masks.next();
+  for (let i = 0; i < 4; i++) buffer[start - 4 + i] = key >>> (i << 3);
+  maskInPlace(buffer, { start, end }, key, 0);
+  return head;
+}
+
+/** `buffer[start..end)`, with `frameHeadroomBytes` in front of it. */
+export interface Payload extends Range {
+  readonly buffer: Uint8Array;
 }
 
 export interface FrameEvents {

@@ -5,7 +5,15 @@
  * clean only if we had ended or do so within `onEnd`.
  */
 
-import { encodeFrame, framePayloadMaxBytes, FrameReader, opcode, type Masks } from "./frames.ts";
+import {
+  encodeFrame,
+  frameHeadroomBytes,
+  frameInPlace,
+  framePayloadMaxBytes,
+  FrameReader,
+  opcode,
+  type Masks,
+} from "./frames.ts";
 import { utf8Decode, utf8Encode } from "../../core/bytes.ts";
 import type { Clock } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
@@ -29,6 +37,7 @@ const closeTooLarge = 1009;
 const closePrivate = 4000;
 
 export class WebsocketDuplex implements Duplex {
+  readonly headroomBytes = frameHeadroomBytes;
   readonly #carrier: Duplex;
   readonly #options: WebsocketOptions;
   readonly #reader: FrameReader;
@@ -74,15 +83,26 @@ export class WebsocketDuplex implements Duplex {
     return this.#carrier.queuedBytes;
   }
 
+  get copiesWrites(): boolean {
+    return this.#carrier.copiesWrites === true;
+  }
+
   write(chunk: Uint8Array): boolean {
     if (this.#isClosed || this.#hasEnded || chunk.length === 0) return true;
     const { masks } = this.#options;
-    if (chunk.length <= framePayloadMaxBytes) return this.#carrier.write(encodeFrame(opcode.binary, chunk, masks));
     let isRoom = true;
     for (let at = 0; at < chunk.length; at += framePayloadMaxBytes) {
-      isRoom = this.#carrier.write(encodeFrame(opcode.binary, chunk.subarray(at, at + framePayloadMaxBytes), masks));
+      const piece = chunk.length <= framePayloadMaxBytes ? chunk : chunk.subarray(at, at + framePayloadMaxBytes);
+      isRoom = this.#carrier.write(encodeFrame(opcode.binary, piece, masks));
     }
     return isRoom;
+  }
+
+  writeOver(buffer: Uint8Array, start: number, end: number): boolean {
+    if (this.#isClosed || this.#hasEnded) return true;
+    if (end - start > framePayloadMaxBytes) return this.write(buffer.subarray(start, end));
+    const from = frameInPlace(opcode.binary, { buffer, start, end }, this.#options.masks);
+    return this.#carrier.write(buffer.subarray(from, end));
   }
 
   end(): void {

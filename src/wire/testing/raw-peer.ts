@@ -26,7 +26,10 @@ export class RawPeer implements HandshakeChannel {
 
   constructor(carrier: MemoryDuplex) {
     this.carrier = carrier;
-    this.#writer = new FrameWriter((chunk) => void carrier.write(chunk));
+    this.#writer = new FrameWriter((slab, start, end) => {
+      carrier.write(slab.subarray(start, end));
+      return false;
+    });
     const decoder = new FrameDecoder(
       {
         onData: (streamId, part) => void this.frames.push({ type: frameType.data, streamId, payload: part }),
