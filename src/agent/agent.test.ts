@@ -382,6 +382,7 @@ describe("names", () => {
     alone.agent.start();
     await settle(50);
     expect(alone.named("fatal")).toMatchObject([{ exitCode: 4 }]);
+    expect(alone.links[0]?.closeError?.code).toBe("NAME_IN_USE"); // the node hears why its link ends
   });
 
   test("a name that cannot be had just now is asked for again", async () => {

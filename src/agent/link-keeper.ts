@@ -200,7 +200,7 @@ export class LinkKeeper {
       await adopt(link, signal);
       if (link.isClosed) throw new SallyError("LINK_LOST");
     } catch (thrown) {
-      link.close(toSallyError(thrown));
+      link.close(thrown instanceof GiveUp ? thrown.reason : toSallyError(thrown));
       throw thrown;
     }
     return { link, node, sinceMs: clock.nowMs(), lost: new AbortController() };
