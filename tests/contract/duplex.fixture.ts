@@ -92,6 +92,31 @@ export function sha256(bytes: Uint8Array): string {
   return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 }
 
+/**
+ * Writes from one buffer that is scrambled whenever the pipe says it is done with it, as a lane does. Returns how often
+ * the buffer could be used again.
+ */
+export async function sendFromOneBuffer(ear: Ear, bytes: Uint8Array): Promise<number> {
+  const { duplex } = ear;
+  const headroom = duplex.headroomBytes ?? 0;
+  let buffer = new Uint8Array(headroom + 70_001);
+  let reuses = 0;
+  for (let at = 0, size = 1; at < bytes.length; size = (size * 7 + 13) % 70_001) {
+    const piece = bytes.subarray(at, at + size);
+    buffer.set(piece, headroom);
+    at += size;
+    const drains = ear.drains;
+    const end = headroom + piece.length;
+    const isRoom = duplex.writeOver?.(buffer, headroom, end) ?? duplex.write(buffer.subarray(headroom, end));
+    if (duplex.copiesWrites === true && duplex.queuedBytes === 0) {
+      buffer.fill(0xee);
+      reuses++;
+    } else buffer = new Uint8Array(buffer.length);
+    if (!isRoom) await ear.when(() => ear.drains > drains || ear.isClosed);
+  }
+  return reuses;
+}
+
 /** Writes in pieces of uneven sizes, waits for drain when told to, then ends. Returns the largest queue seen. */
 export async function send(ear: Ear, bytes: Uint8Array, ends = true): Promise<number> {
   const { duplex } = ear;

@@ -1,7 +1,7 @@
 /** What every transport promises to the multiplexer, on each of them. */
 
 import { describe, expect, test } from "bun:test";
-import { Ear, pattern, send, sha256 } from "./duplex.fixture.ts";
+import { Ear, pattern, send, sendFromOneBuffer, sha256 } from "./duplex.fixture.ts";
 import { memoryTransport, quicTransport, websocketTransport, type TransportUnderTest } from "./transports.fixture.ts";
 import type { Duplex } from "../../src/core/duplex.ts";
 import { SallyError } from "../../src/core/errors.ts";
@@ -55,6 +55,20 @@ describe.each(transports)("$name", ({ name, holdsWriterBack, open }) => {
     await Bun.sleep(30);
     const far = await new Lanes(node).next();
     await far.when(() => far.receivedBytes === 5);
+    await close();
+  });
+
+  test("a buffer that the lane is done with may be filled anew, in both directions", async () => {
+    const { agent, node, close } = await open();
+    const { near, far } = await openPair(agent, new Lanes(node));
+    const up = pattern(3_000_000, 4);
+    const down = pattern(3_000_000, 5);
+    const [reusedUp, reusedDown] = await Promise.all([sendFromOneBuffer(near, up), sendFromOneBuffer(far, down)]);
+    await far.when(() => far.receivedBytes === 1 + up.length);
+    await near.when(() => near.receivedBytes === down.length);
+    expect(far.sha256()).toBe(sha256(Buffer.concat([pattern(1, 1), up])));
+    expect(near.sha256()).toBe(sha256(down));
+    expect(reusedUp > 0 && reusedDown > 0).toBe(name !== "memory");
     await close();
   });
 

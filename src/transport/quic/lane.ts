@@ -112,6 +112,11 @@ export class QuicLane implements Duplex, TurnTaker {
     return this.#queuedBytes;
   }
 
+  /** node:quic copies what it takes (measured), but early data may have to be sent again. */
+  get copiesWrites(): boolean {
+    return this.#early === undefined;
+  }
+
   write(chunk: Uint8Array): boolean {
     if (this.#isClosed || this.#isEnding) return true; // ignored: there is nothing to wait for
     if (chunk.length === 0) return !this.#owesDrain;
