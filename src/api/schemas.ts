@@ -14,12 +14,17 @@ const nonce = z.string().regex(/^[A-Za-z0-9_-]{22,64}$/);
 const timeMs = z.int().nonnegative();
 
 const installationText = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
-const identityText = z.string().regex(/^[a-z0-9][a-z0-9._@-]{0,63}$/);
+const identityText = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9._@-]{0,63}$/, "an identity has 1 to 64 of a-z, 0-9 and ._@-, a letter or digit first");
 /** A host label, the beginning of one followed by `*`, or `*` alone for every name. */
 const namePattern = z
   .string()
   .max(64)
-  .regex(/^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*)$/);
+  .regex(
+    /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?|(?:[a-z0-9][a-z0-9-]*)?\*)$/,
+    "a name has a-z, 0-9 and hyphens, and may end with * for any rest",
+  );
 
 /** `POST /_sally/enrol` */
 export const enrolRequest = z.strictObject({
@@ -64,7 +69,7 @@ export const problem = z.object({
 
 export const tokenCreate = z.strictObject({
   label: z.string().min(1).max(100),
-  /** Whose names its agents claim; `owner` when absent. */
+  /** Whose names its agents claim; a new identity when absent. */
   identity: identityText.optional(),
   names: z.array(namePattern).max(limits.tokenPatternsMax).default([]),
   ports: z.array(z.int().min(1).max(65_535)).max(limits.tokenPatternsMax).default([]),

@@ -134,7 +134,7 @@ class Node implements RunningNode {
       clock,
       log,
       limits: this.#limits,
-      admin: { adminTokenHash: trusted.adminTokenHash, port: () => this.#listeners.admin.address.port, hosts: [] },
+      admin: { adminTokenHash: trusted.adminTokenHash, port: () => this.#listeners.admin.address.port },
       node: this.#view(),
     });
   }
@@ -342,9 +342,7 @@ class Node implements RunningNode {
   #publicUrl(name: string): string {
     const { domain, publicUrl } = this.#config;
     if (publicUrl !== undefined) {
-      const [scheme, rest] = publicUrl.split("://");
-      const port = /:\d+$/.exec(rest ?? "")?.[0] ?? "";
-      return `${scheme}://${name}.${domain}${port}`;
+      return publicUrl.replace("://", `://${name}.`);
     }
     const { http, https } = this.#listeners;
     const isSecure = https !== undefined;

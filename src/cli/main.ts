@@ -112,7 +112,10 @@ function addTrustCommands(program: Command): void {
       .command("create")
       .description("print a new join token")
       .option("--label <text>", "what it is for", "")
-      .option("--identity <id>", "owner that agents act as; a new one when absent")
+      .option(
+        "--identity <id>",
+        "owner whose names its agents claim; a new one when absent, owner for your own machines",
+      )
       .option("--names <pattern>", "name that may be claimed, * at the end matches any rest; repeat for more", collect)
       .option("--expires <hours>", "life in hours", parseCount),
   ).action(run(async () => (await import("./commands/token.ts")).runTokenCreate));

@@ -22,6 +22,8 @@ export interface Output {
   event(value: Readonly<Record<string, unknown>>): void;
   /** Lines for people, on stdout; nothing with --json. */
   line(text: string): void;
+  /** A remark for people, on stderr, where stdout is for an answer that programs may read; nothing with --json. */
+  note(text: string): void;
   /** Says on stderr what went wrong. */
   problem(text: string): void;
   /** A line on stderr that is made for programs. */
@@ -143,6 +145,9 @@ export function createOutput({ isJson, noColor, isDumb }: OutputOptions): Output
       screen?.clear();
       stdout.write(`${printableLines(text)}\n`);
       screen?.draw();
+    },
+    note(text) {
+      if (!isJson) writeError(`${printable(text)}\n`);
     },
     problem: (text) => writeError(`sally: ${printable(text)}\n`),
     record: (value) => writeError(`${JSON.stringify(value)}\n`),

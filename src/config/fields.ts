@@ -22,6 +22,13 @@ export const addressField = z.string().transform((text, context): Address => {
   return z.NEVER;
 });
 
+/** An address on loopback, or every address of the machine. */
+export const adminAddressField = addressField.refine(
+  ({ host }) =>
+    host === "localhost" || host === "::1" || host.startsWith("127.") || host === "0.0.0.0" || host === "::",
+  "the admin port listens on loopback: use 127.0.0.1:PORT, or 0.0.0.0:PORT to show health and metrics to the network",
+);
+
 /** The name of a tunnel: one host label in lower case (RFC 1123). */
 export const nameField = z
   .string()

@@ -5,7 +5,7 @@
 
 import { z } from "zod";
 import { limits } from "../core/limits.ts";
-import { addressField, countField, domainField } from "./fields.ts";
+import { addressField, adminAddressField, countField, domainField } from "./fields.ts";
 
 const minuteMs = 60_000;
 const dayMs = 24 * 60 * minuteMs;
@@ -71,14 +71,17 @@ export const nodeConfigSchema = z
       .optional()
       .describe("Certificate of the public HTTPS listener."),
     tunnel: addressField.prefault("127.0.0.1:7443").describe("Where agents connect: QUIC on UDP, WebSocket on TCP."),
-    admin: addressField.prefault("127.0.0.1:7080").describe("Health, metrics and the control API."),
+    admin: adminAddressField
+      .prefault("127.0.0.1:7080")
+      .describe("Health, metrics and the control API, which serves programs of the same machine only."),
     data: z.string().min(1).default("./sally-data").describe("Folder for keys and the registry."),
     region: z.string().max(64).default("local").describe("A label for status and metrics."),
     publicUrl: z
       .string()
-      .regex(/^https?:\/\/[^/\s]+$/, "a public URL looks like https://tunnels.example.com:8443")
+      .toLowerCase()
+      .regex(/^https?:\/\/[a-z0-9.-]+(?::\d{1,5})?$/, "a public URL looks like https://tunnels.example.com:8443")
       .optional()
-      .describe("What visitors type, when a proxy or port mapping makes it differ from the listener."),
+      .describe("Scheme, `domain` and port as visitors type them, where a proxy or port mapping changes them."),
     trustTlsProxy: z
       .boolean()
       .default(false)
@@ -92,6 +95,11 @@ export const nodeConfigSchema = z
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
     limits: limitsSchema.prefault({}).describe("Bounds; see below."),
   })
-  .strict();
+  .strict()
+  .superRefine(({ domain, publicUrl }, context) => {
+    if (publicUrl === undefined || new URL(publicUrl).hostname === domain) return;
+    const message = `its host is not the domain ${domain}, under which tunnels are served: set domain too`;
+    context.addIssue({ code: "custom", path: ["publicUrl"], message });
+  });
 
 export type NodeConfig = z.output<typeof nodeConfigSchema>;

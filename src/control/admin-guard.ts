@@ -14,16 +14,20 @@ export interface AdminGuardOptions {
   readonly adminTokenHash: string;
   /** The port we listen on; undefined when a proxy in front shows another. */
   readonly port: () => number | undefined;
-  /** Host names besides the loopback ones, lower case, without port: only where the operator listens elsewhere. */
-  readonly hosts: readonly string[];
 }
 
-/** Refuses what did not come straight from a local program or our own pages. @throws SallyError MISDIRECTED, FORBIDDEN */
-export function checkSource({ authority, scheme, request }: Exchange, options: AdminGuardOptions): void {
+/**
+ * Refuses what did not come straight from a program of this machine or our own pages, also where the port is open to
+ * the network. @throws SallyError MISDIRECTED, FORBIDDEN
+ */
+export function checkSource({ authority, scheme, request, connection }: Exchange, options: AdminGuardOptions): void {
   const { host, port } = splitAuthority(authority, scheme);
   const ownPort = options.port();
-  const isOwn = (isLoopbackHost(host) || options.hosts.includes(host)) && (ownPort === undefined || port === ownPort);
-  if (!isOwn) throw new SallyError("MISDIRECTED", "The admin API answers to its own address only.");
+  const isOwn = isLoopbackHost(host) && (ownPort === undefined || port === ownPort);
+  if (!isOwn) throw new SallyError("MISDIRECTED", "The admin API answers to http://127.0.0.1 and its port only.");
+  if (!isLoopbackAddress(connection.remote.host)) {
+    throw new SallyError("FORBIDDEN", "The admin API serves programs of its own machine only.");
+  }
   const ownOrigin = `${scheme}://${authority}`;
   const isForeign = request.headers.getAll("origin").some((origin) => origin.toLowerCase() !== ownOrigin);
   const sites = request.headers.getAll("sec-fetch-site").map((site) => site.toLowerCase());
@@ -55,6 +59,17 @@ export async function checkToken({ request }: Exchange, { adminTokenHash }: Admi
 /** `localhost`, 127.0.0.0/8 and ::1, as they stand in a Host field; nothing that a name server could answer. */
 export function isLoopbackHost(host: string): boolean {
   return host === "localhost" || host === "[::1]" || /^127(?:\.(?:0|[1-9]\d{0,2})){3}$/.test(host);
+}
+
+/** An address in place of a name: no name server led here, so no page rebound its own name to us. */
+export function isAddressedDirectly({ authority, scheme }: Exchange): boolean {
+  const { host } = splitAuthority(authority, scheme);
+  return isLoopbackHost(host) || host.startsWith("[") || /^\d{1,3}(?:\.\d{1,3}){3}$/.test(host);
+}
+
+/** As sockets report it. */
+function isLoopbackAddress(host: string): boolean {
+  return host === "::1" || host.startsWith("127.");
 }
 
 function splitAuthority(authority: string, scheme: "http" | "https"): { host: string; port: number } {

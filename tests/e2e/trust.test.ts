@@ -160,9 +160,13 @@ test("tokens are made, listed without their secrets, limited to names, and revok
   const token = String(created["token"]);
   const plain = await runSally(["token", "create", ...admin.slice(0, 4)]);
   expect(plain.stdout).toMatch(/^sally_[A-Za-z0-9_-]{43}\.[0-9a-f]{64}\n$/);
+  expect(plain.stderr).toMatch(/the names of id-[0-9a-f]{12}/);
 
   const listed = await runSally(["token", "list", ...admin]);
   expect(listed.events.map((event) => event["label"])).toEqual(["bootstrap", "team", "made on the command line"]);
+  const identities = listed.events.map((event) => event["identity"]);
+  expect(identities.slice(0, 2)).toEqual(["owner", "ann"]);
+  expect(identities[2]).toMatch(/^id-[0-9a-f]{12}$/);
   expect(listed.stdout).not.toContain(secretOf(token));
   expect(listed.stdout).not.toContain("secretHash");
 

@@ -1,7 +1,9 @@
 /** `sally token create|list|revoke`: join tokens of a node on this machine. */
 
 import type { AdminClient } from "../../api/admin-client.ts";
+import { tokenCreate } from "../../api/schemas.ts";
 import { openAdmin } from "../../apps/admin.ts";
+import { parseConfig } from "../../apps/load-config.ts";
 import { systemClock } from "../../core/clock.ts";
 import type { CommandContext } from "../context.ts";
 import { printable } from "../output.ts";
@@ -22,15 +24,19 @@ export async function runTokenCreate(
   flags: AdminFlags & { label: string; identity?: string; names?: string[]; expires?: number },
 ): Promise<number> {
   const { label, identity, names = [], expires } = flags;
-  const admin = await openTokens(flags);
-  const { token, info } = await admin.createToken({
+  const wanted = {
     label: label === "" ? "made on the command line" : label,
     names,
     ...(identity === undefined ? {} : { identity }),
     ...(expires === undefined ? {} : { expiresMs: systemClock.wallMs() + expires * hourMs }),
-  });
+  };
+  const request = parseConfig(tokenCreate, wanted, "sally token create");
+  const { token, info } = await (await openTokens(flags)).createToken(request);
   output.event({ event: "token", token, ...info });
   output.line(token);
+  output.note(
+    `Its agents claim the names of ${info.identity}; --identity gives another machine of yours the same ones.`,
+  );
   return 0;
 }
 
