@@ -491,7 +491,8 @@ describe("streams", () => {
   test("an origin that is down is told to the node, and seen again within two seconds; the tunnel stays up", async () => {
     const { links, node, named, advance } = await started();
     expect(named("origin")).toMatchObject([{ state: "up", origin: "localhost:3000" }]);
-    node.originError = new SallyError("CONNECT_FAILED");
+    const refused = Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
+    node.originError = new SallyError("CONNECT_FAILED", undefined, { cause: refused });
     const [, stream] = streamPair(get);
     links[0]!.options!.onStream(stream, links[0]!);
     await settle();

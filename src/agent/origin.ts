@@ -4,6 +4,7 @@
  * failed dials and, while it is down, from a connection attempt every two seconds.
  */
 
+import { isIP } from "node:net";
 import type { Clock, Timer } from "../core/clock.ts";
 import type { Duplex } from "../core/duplex.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
@@ -17,7 +18,7 @@ export type OriginState = "unknown" | "up" | "down";
 /** Opens a connection to a target. @throws SallyError */
 export type DialOrigin = (
   target: OriginTarget,
-  options: { readonly signal: AbortSignal; readonly timeoutMs: number; readonly withTls: boolean },
+  options: { readonly signal: AbortSignal; readonly timeoutMs: number },
 ) => Promise<Duplex>;
 
 export interface OriginOptions {
@@ -59,11 +60,7 @@ export class Origin {
   async check(): Promise<void> {
     try {
       const { signal } = this.#closing;
-      const probe = await this.#dial(this.target, {
-        signal,
-        timeoutMs: this.#options.limits.connectMs,
-        withTls: false,
-      });
+      const probe = await this.#dial(this.target, { signal, timeoutMs: this.#options.limits.connectMs });
       probe.end();
       this.#set("up", undefined);
     } catch (thrown) {
@@ -90,7 +87,7 @@ export class Origin {
 
   async #connect(signal: AbortSignal): Promise<Duplex | SallyError> {
     try {
-      return await this.#dial(this.target, { signal, timeoutMs: this.#options.limits.connectMs, withTls: true });
+      return await this.#dial(this.target, { signal, timeoutMs: this.#options.limits.connectMs });
     } catch (thrown) {
       return originError(thrown, this.target);
     }
@@ -102,24 +99,25 @@ export class Origin {
     this.#state = state;
     this.#lastError = error;
     this.#recheck?.cancel();
-    // A certificate that does not verify is only seen by the next real dial: a TCP check would say "up" each time.
-    const isCheckable = error?.code !== "ORIGIN_TLS";
-    if (state === "down" && isCheckable) {
-      this.#recheck = this.#options.clock.after(recheckMs, () => void this.check());
-    }
+    if (state === "down") this.#recheck = this.#options.clock.after(recheckMs, () => void this.check());
     if (isNews) this.#options.onState(state, error);
   }
 }
 
 /** Connects over TCP, TLS or a unix socket. Over TLS the origin's certificate is verified against the system's roots. */
-const dialOrigin: DialOrigin = async ({ endpoint, isTls }, { signal, timeoutMs, withTls }) => {
+const dialOrigin: DialOrigin = async ({ endpoint, isTls }, { signal, timeoutMs }) => {
   const base = { signal, timeoutMs, closeCode: "ORIGIN_RESET" } as const;
-  const isPlain = !isTls || !withTls || endpoint.kind === "unix";
-  const options = isPlain
-    ? base
-    : { ...base, tls: { serverName: endpoint.host, alpn: ["http/1.1"], failureCode: "ORIGIN_TLS" } as const };
+  if (!isTls || endpoint.kind === "unix") return (await connectSocket(endpoint, base)).duplex;
+  const serverName = isIP(endpoint.host) === 0 ? endpoint.host : ""; // RFC 6066 §3: an address is no server name
+  const options = { ...base, tls: { serverName, alpn: ["http/1.1"], failureCode: "ORIGIN_TLS" } as const };
   return (await connectSocket(endpoint, options)).duplex;
 };
+
+/** The system answered, and nobody was there: for a unix socket, not even a file. */
+function isRefusal({ cause }: SallyError): boolean {
+  if (cause instanceof SallyError) return isRefusal(cause);
+  return cause instanceof Error && "code" in cause && (cause.code === "ECONNREFUSED" || cause.code === "ENOENT");
+}
 
 /** What a visitor is told when the origin could not be dialled. */
 export function originError(thrown: unknown, { label, endpoint }: OriginTarget): SallyError {
@@ -133,6 +131,9 @@ export function originError(thrown: unknown, { label, endpoint }: OriginTarget):
   if (code === "CONNECT_TIMEOUT" || code === "ORIGIN_TIMEOUT") {
     return new SallyError("ORIGIN_REFUSED", `${label} did not accept a connection in time`, { cause });
   }
-  const advice = endpoint.kind === "unix" ? "pass another path" : "pass another port";
-  return new SallyError("ORIGIN_REFUSED", `nothing listens on ${label}: start your app or ${advice}`, { cause });
+  if (isRefusal(cause)) {
+    const advice = endpoint.kind === "unix" ? "pass another path" : "pass another port";
+    return new SallyError("ORIGIN_REFUSED", `nothing listens on ${label}: start your app or ${advice}`, { cause });
+  }
+  return new SallyError("ORIGIN_REFUSED", `${label} cannot be reached: ${cause.message}`, { cause });
 }

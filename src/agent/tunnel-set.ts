@@ -99,7 +99,7 @@ export class TunnelSet {
   /** The tunnel is no longer asked for, and new streams for it are refused. */
   drop(tunnel: ServedTunnel, error: SallyError): void {
     tunnel.refusal = error;
-    if (tunnel.name !== undefined) this.#byName.delete(tunnel.name);
+    if (tunnel.name !== undefined && this.#byName.get(tunnel.name) === tunnel) this.#byName.delete(tunnel.name);
     tunnel.origin.close();
   }
 
@@ -140,7 +140,7 @@ export class TunnelSet {
       ...(dialOrigin === undefined ? {} : { dial: dialOrigin }),
     });
     const tunnel: ServedTunnel = { config, origin, name: config.name, url: undefined, refusal: undefined };
-    if (config.name !== undefined) this.#byName.set(config.name, tunnel);
+    if (config.name !== undefined && !this.#byName.has(config.name)) this.#byName.set(config.name, tunnel);
     return tunnel;
   }
 }

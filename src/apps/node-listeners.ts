@@ -16,6 +16,7 @@ import type { Handler } from "../http/exchange.ts";
 import { type Http1Listener, listenHttp1 } from "../listeners/http1.ts";
 import type { AccessRecord, Http1Options, LinkRequest } from "../listeners/http1-options.ts";
 import type { Session } from "../ports/session.ts";
+import { resolveHost } from "../sockets/resolve-host.ts";
 import { listenQuic, type QuicListener } from "../transport/quic/listener.ts";
 import { WebsocketLinkAcceptor } from "../transport/websocket/acceptor.ts";
 
@@ -101,7 +102,13 @@ async function openHttps(base: Http1Options, config: NodeConfig, open: Open): Pr
     );
   }
   const [certPem, keyPem] = await Promise.all([readPem(tls.certFile), readPem(tls.keyFile)]);
-  return await open(listenHttp1({ ...base, ...https, tls: { keyPem, certPem } }));
+  try {
+    return await open(listenHttp1({ ...base, ...https, tls: { keyPem, certPem } }));
+  } catch (cause) {
+    if (!(cause instanceof SallyError) || cause.code !== "CERTIFICATE_INVALID") throw cause;
+    const files = `${tls.certFile} and ${tls.keyFile}`;
+    throw new SallyError("USAGE", `${files} are no certificate with its key in PEM form: check both`, { cause });
+  }
 }
 
 async function readPem(path: string): Promise<string> {
@@ -126,7 +133,7 @@ async function openTunnelPort(
   open: Open,
 ): Promise<{ tunnel: Http1Listener; quic: QuicListener | undefined }> {
   const { config, tls, clock, log, limits, onSession } = options;
-  const { host } = config.tunnel;
+  const host = await ownAddress(config.tunnel.host);
   const listenTls = (port: number): Promise<Http1Listener> =>
     listenHttp1({
       host,
@@ -156,6 +163,15 @@ async function openTunnelPort(
       await tunnel.close();
       if (error.code !== "ADDRESS_IN_USE" || config.tunnel.port !== 0 || tries >= portTriesMax) throw error;
     }
+  }
+}
+
+/** One address for TCP and UDP, whatever the name stands for. */
+async function ownAddress(host: string): Promise<string> {
+  try {
+    return (await resolveHost(host))[0] ?? host;
+  } catch {
+    return host; // listening there says what is wrong
   }
 }
 

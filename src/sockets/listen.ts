@@ -51,13 +51,13 @@ export interface ListenOptions {
   readonly limits?: Pick<Limits, "pendingHandshakes" | "handshakeMs">;
 }
 
-/** @throws SallyError ADDRESS_IN_USE, CERTIFICATE_INVALID, USAGE (no such address) */
+/** @throws SallyError ADDRESS_IN_USE, CERTIFICATE_INVALID, LISTEN_FAILED (no such address, or not allowed) */
 export async function listenTcp(options: ListenOptions & { host: string; port: number }): Promise<TcpListener> {
   const { host, port } = options;
   return open(options, { hostname: host, port }, formatAddress({ host, port }));
 }
 
-/** @throws SallyError ADDRESS_IN_USE, CERTIFICATE_INVALID, USAGE (no such folder) */
+/** @throws SallyError ADDRESS_IN_USE, CERTIFICATE_INVALID, LISTEN_FAILED (no such folder) */
 export async function listenUnix(options: ListenOptions & { path: string }): Promise<TcpListener> {
   return open(options, { unix: options.path }, options.path);
 }
@@ -208,6 +208,13 @@ class SocketListener implements TcpListener {
   }
 }
 
+const listenReasons: Readonly<Record<string, string>> = {
+  EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE, or choose a higher port",
+  ENOENT: "there is no such folder",
+  EADDRNOTAVAIL: "this machine has no such address",
+  ENOTFOUND: "the name is not known", // Bun gives no code for it
+};
+
 function listenError(cause: unknown, label: string): SallyError {
   if (cause instanceof SallyError) return cause;
   const code = (cause as { readonly code?: string }).code; // Errors of the system carry one.
@@ -218,6 +225,11 @@ function listenError(cause: unknown, label: string): SallyError {
       { cause },
     );
   }
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new SallyError("USAGE", `cannot listen on ${label}: ${reason}`, { cause });
+  return new SallyError(
+    "LISTEN_FAILED",
+    `cannot listen on ${label}: ${listenReasons[code ?? "ENOTFOUND"] ?? String(cause)}`,
+    {
+      cause,
+    },
+  );
 }

@@ -17,7 +17,7 @@ export interface TlsServerOptions {
 }
 
 export interface TlsClientOptions {
-  /** Sent as SNI and checked against the certificate. */
+  /** Sent as SNI and checked against the certificate. Empty: none is sent, and the address that is dialled is checked. */
   readonly serverName: string;
   /** Replaces the system's roots. */
   readonly caPem?: string;

@@ -1,5 +1,6 @@
 /** Certificates for host names, from an authority that a test may let a process trust (NODE_EXTRA_CA_CERTS). */
 
+import { isIP } from "node:net";
 import "reflect-metadata/lite";
 import * as x509 from "@peculiar/x509";
 
@@ -45,7 +46,9 @@ export async function createPublicAuthority(name = "Test Root"): Promise<PublicA
         publicKey: own.publicKey,
         signingKey: keys.privateKey,
         extensions: [
-          new x509.SubjectAlternativeNameExtension(hosts.map((value) => ({ type: "dns", value }))),
+          new x509.SubjectAlternativeNameExtension(
+            hosts.map((value) => ({ type: isIP(value) === 0 ? "dns" : "ip", value })),
+          ),
           new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
         ],
       });

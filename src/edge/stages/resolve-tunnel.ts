@@ -47,7 +47,13 @@ export function readHost(authority: string, domain: string): HostMeaning {
 export function resolveTunnel({ domain, directory, nodeHandler }: ResolveTunnelOptions): Stage {
   const ownDomain = hostOf(domain);
   const proceed = (visit: Visit, entry: TunnelEntry | undefined, next: Next): Promise<Reply> => {
-    if (entry === undefined) throw new SallyError("TUNNEL_UNKNOWN", `No tunnel is called ${visit.exchange.authority}.`);
+    if (entry === undefined) {
+      const { authority } = visit.exchange;
+      throw new SallyError(
+        "TUNNEL_UNKNOWN",
+        authority === "" ? "The request names no host." : `No tunnel is called ${authority}.`,
+      );
+    }
     if (entry.state === "offline") {
       throw new SallyError("TUNNEL_OFFLINE", `The tunnel ${entry.name} has no agent connected: start it again.`);
     }
