@@ -72,7 +72,13 @@ export function renderStatus(model: StatusModel, paint: Paint, width: number): s
   if (model.problem !== undefined) lines.push(row("", paint.yellow(printable(model.problem))));
   lines.push(...model.tunnels.map((tunnel) => tunnelRow(tunnel, paint)));
   const rate = model.requestsPerSecond.toFixed(model.requestsPerSecond < 10 ? 1 : 0);
-  lines.push(row("Requests", `${rate}/s, ${model.requestsTotal} in all, ${model.openStreams} open streams`), "");
+  lines.push(
+    row(
+      "Requests",
+      `${rate}/s, ${model.requestsTotal} in all, ${model.openStreams} open stream${model.openStreams === 1 ? "" : "s"}`,
+    ),
+    "",
+  );
   for (const request of model.lastRequests) {
     const time = request.durationMs === undefined ? "" : paint.dim(` ${request.durationMs.toFixed(0)} ms`);
     const line = `${clip(request.method, 8).padEnd(9)}${clip(request.target, Math.max(10, width - 30))}`;

@@ -21,6 +21,18 @@ export const tunnelConfigSchema = z
   })
   .strict();
 
+/** One name leads to one origin. */
+function refuseTwins(tunnels: readonly { readonly name?: string | undefined }[], context: z.RefinementCtx): void {
+  const seen = new Set<string>();
+  for (const [index, { name }] of tunnels.entries()) {
+    if (name !== undefined && seen.has(name)) {
+      const message = `"${name}" is there already: give each tunnel a name of its own`;
+      context.addIssue({ code: "custom", path: [index, "name"], message });
+    }
+    if (name !== undefined) seen.add(name);
+  }
+}
+
 export const agentConfigSchema = z
   .object({
     edge: z
@@ -40,7 +52,12 @@ export const agentConfigSchema = z
       .describe("Lanes in the link."),
     inspect: z.string().default("off").describe("Reserved for the local inspector, which is not part of this version."),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("warn").describe("Least level that is logged."),
-    tunnels: z.array(tunnelConfigSchema).min(1).max(limits.tunnelsPerLink).describe("What to serve."),
+    tunnels: z
+      .array(tunnelConfigSchema)
+      .min(1)
+      .max(limits.tunnelsPerLink)
+      .superRefine(refuseTwins)
+      .describe("What to serve."),
   })
   .strict();
 

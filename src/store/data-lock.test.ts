@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SallyError } from "../core/errors.ts";
@@ -23,6 +23,16 @@ test("a data folder has one holder, and is free again once released", () => {
   first.release();
   first.release();
   lockData(path, 0).release();
+  rmSync(folder, { recursive: true });
+});
+
+test("a damaged lock is made anew", () => {
+  const folder = mkdtempSync(join(tmpdir(), "sallyport-lock-"));
+  const path = join(folder, "node.lock");
+  writeFileSync(path, "no database".repeat(1_000));
+  const lock = lockData(path, 0);
+  expect(codeOf(() => lockData(path, 0))).toBe("DATA_IN_USE");
+  lock.release();
   rmSync(folder, { recursive: true });
 });
 

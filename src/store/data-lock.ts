@@ -4,7 +4,7 @@
  */
 
 import { Database } from "bun:sqlite";
-import { chmodSync, closeSync, openSync } from "node:fs";
+import { chmodSync, closeSync, openSync, rmSync } from "node:fs";
 import { SallyError } from "../core/errors.ts";
 
 export interface DataLock {
@@ -17,6 +17,28 @@ export interface DataLock {
  * @throws SallyError DATA_IN_USE, STORE_FAILED
  */
 export function lockData(path: string, waitMs: number): DataLock {
+  try {
+    return takeLock(path, waitMs);
+  } catch (cause) {
+    if (codeOf(cause) === "SQLITE_BUSY") {
+      throw new SallyError("DATA_IN_USE", `another node uses ${path}: stop it, or pass another --data`, { cause });
+    }
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new SallyError(
+      "STORE_FAILED",
+      `cannot lock ${path} (${why}): check the folder, its permissions and its space`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+function codeOf(thrown: unknown): unknown {
+  return thrown instanceof Error && "code" in thrown ? thrown.code : undefined;
+}
+
+function takeLock(path: string, waitMs: number): DataLock {
   let database: Database | undefined;
   try {
     closeSync(openSync(path, "a", 0o600));
@@ -26,10 +48,9 @@ export function lockData(path: string, waitMs: number): DataLock {
     database.run("BEGIN EXCLUSIVE");
   } catch (cause) {
     database?.close();
-    if (cause instanceof Error && "code" in cause && cause.code === "SQLITE_BUSY") {
-      throw new SallyError("DATA_IN_USE", `another node uses ${path}: stop it, or pass another --data`, { cause });
-    }
-    throw new SallyError("STORE_FAILED", `cannot lock ${path}: check the folder and its permissions`, { cause });
+    if (codeOf(cause) !== "SQLITE_NOTADB") throw cause;
+    rmSync(path); // damaged, and nothing is ever in it
+    return takeLock(path, waitMs);
   }
   const held = database;
   return { release: () => held.close() };

@@ -3,7 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Database } from "bun:sqlite";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
 import { callAdmin, runSally, startOrigin, visit } from "../support/command.ts";
 import { createPublicAuthority } from "../support/public-certificates.ts";
 import { SallyProcess, Scratch, startAgent, startNode } from "../support/sally.ts";
@@ -47,6 +48,8 @@ describe("what was typed wrongly ends with code 2 and says what is wrong", () =>
     [["login", "https://edge.example"], "--token-file FILE"],
     [["login", "edge.example", "--token", "x"], "is not the address of a node"],
     [["token", "create", "--expires", "soon"], "whole number above zero"],
+    [["token", "create", "--names", "Bad name"], "names.0: a name has a-z"],
+    [["token", "create", "--identity", "A/B"], "identity: an identity has"],
     [["token", "list", "--admin", "nonsense"], "is not an admin address"],
     [["completion", "tcsh"], "use bash, zsh or fish"],
   ];
@@ -76,6 +79,8 @@ describe("what was typed wrongly ends with code 2 and says what is wrong", () =>
 describe("configuration files", () => {
   test.each([
     ["domain: 7", "domain"],
+    ["publicUrl: https://other.example", "publicUrl: its host is not the domain localhost"],
+    ["publicUrl: https://u:p@localhost", "a public URL looks like"],
     ["htpp: 127.0.0.1:1", "htpp"],
     ["limits: { headBytes: -1 }", "limits.headBytes"],
     ["limits: { nope: 1 }", "nope"],
@@ -104,6 +109,12 @@ describe("configuration files", () => {
     expect(run.code).toBe(2);
     for (const setting of ["lanes", "tunnels.0", "nmae", "tunnels.1.host", "tunnels.2.target"])
       expect(run.stderr).toContain(setting);
+    const twins = scratch.join("twins.yaml");
+    writeFileSync(twins, "tunnels: [{ name: app, target: 1 }, { target: 2 }, { name: APP, target: 3 }]\n");
+    expect(await runSally(["start", "-c", twins])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('tunnels.2.name: "app" is there already'),
+    });
     const bad = scratch.join("bad.yaml");
     writeFileSync(bad, "tunnels: [{ target: nowhere }]\n");
     expect(await runSally(["start", "-c", bad])).toMatchObject({
@@ -155,6 +166,34 @@ describe("what is in the way is named", () => {
     taken.close();
     expect([run.code, run.events[0]?.["code"]]).toEqual([1, "ADDRESS_IN_USE"]);
     expect(run.stderr).toContain(address);
+  });
+
+  test("an address that cannot be listened on", async () => {
+    using scratch = new Scratch();
+    const cases = [
+      ["--http", "192.0.2.1:0", 1, "this machine has no such address"],
+      ["--tunnel", "192.0.2.1:0", 1, "this machine has no such address"],
+      ["--http", "nohost.invalid:0", 1, "the name is not known"],
+      ["--admin", "192.0.2.1:0", 2, "the admin port listens on loopback"],
+    ] as const;
+    for (const [flag, address, code, says] of cases) {
+      const args = anyPorts.with(anyPorts.indexOf(flag) + 1, address);
+      const run = await runSally(["edge", ...args, "--data", scratch.join("data"), "--json"]);
+      expect([flag, address, run.code, run.events[0]?.["code"]]).toEqual([
+        flag,
+        address,
+        code,
+        code === 1 ? "LISTEN_FAILED" : "USAGE",
+      ]);
+      expect(run.stderr).toContain(says);
+    }
+  }, 30_000);
+
+  test("names stand for addresses, the tunnel's too", async () => {
+    using scratch = new Scratch();
+    const args = anyPorts.map((arg) => arg.replace("127.0.0.1", "localhost"));
+    await using node = new SallyProcess(["edge", ...args, "--data", scratch.join("data"), "--json"]);
+    expect(String((await node.waitFor("ready"))["tunnel"])).toMatch(/^https:\/\/127\.0\.0\.1:\d+$/);
   });
 
   test("a data folder that cannot be one", async () => {
@@ -359,10 +398,48 @@ describe("origins", () => {
         status,
         status === 200 ? undefined : "ORIGIN_TLS",
       ]);
+      // The first look at the origin sees as much as a visitor does.
+      const state = agent.events.find(({ event }) => event === "origin")?.["state"];
+      expect([name, state]).toEqual([name, status === 200 ? "up" : "down"]);
       if (status === 200) expect(reply.body).toBe(`secure localhost:${port}`);
       else expect(reply.body).toContain("certificate of localhost");
     }
   }, 60_000);
+
+  test("an origin that is an address gets no server name", async () => {
+    await using node = await startNode();
+    using scratch = new Scratch();
+    const authority = await createPublicAuthority();
+    const rootFile = scratch.join("root.pem");
+    writeFileSync(rootFile, authority.caPem);
+    const { keyPem: key, certPem: cert } = await authority.issue(["127.0.0.1"]);
+    const names: unknown[] = [];
+    const origin = createTlsServer({ key, cert }, (socket) => {
+      names.push(socket.servername);
+      socket.end("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    });
+    await new Promise<void>((resolve) => origin.listen(0, "127.0.0.1", resolve));
+    const { port } = origin.address() as AddressInfo;
+    const args = ["http", `https://127.0.0.1:${port}`, "--name", "ip", "--edge", node.tunnel, "--json"];
+    const env = { SALLY_HOME: scratch.join("home"), NODE_EXTRA_CA_CERTS: rootFile };
+    await using agent = new SallyProcess([...args, "--token-file", node.tokenFile], { env });
+    const url = String((await agent.waitFor("tunnel"))["url"]);
+    expect((await visit(url)).status).toBe(204);
+    origin.close();
+    expect(names.length).toBeGreaterThan(0);
+    expect(names.filter((name) => name !== false)).toEqual([]);
+  });
+
+  test.each([
+    ["nohost.invalid:80", "the name nohost.invalid was not found"],
+    ["unix:/nowhere/app.sock", "nothing listens on unix:/nowhere/app.sock: start your app or pass another path"],
+  ])("an origin %p that cannot be reached is answered with the cause", async (target, says) => {
+    await using node = await startNode();
+    await using agent = await startAgent({ node, target, name: "demo" });
+    const reply = await visit(agent.url, { headers: { accept: "application/json" } });
+    expect([reply.status, reply.headers["sally-error"]]).toEqual([502, "ORIGIN_REFUSED"]);
+    expect(reply.body).toContain(says);
+  });
 
   test("an origin that is down gives a 502 that names the cause, and the tunnel stays up", async () => {
     await using node = await startNode();
@@ -534,6 +611,10 @@ describe("completion", () => {
       expect.arrayContaining(["http", "start", "edge", "login", "token", "status"]),
     );
     expect(await complete("sally st")).toEqual(["start", "status"]);
+    expect(await complete("sally http --transport ")).toEqual(["auto", "quic", "websocket"]);
+    expect(await complete("sally http 3000 --log-level=")).toEqual([]);
+    expect(await complete("sally edge --log-level w")).toEqual(["warn"]);
+    expect(await complete("sally completion ")).toEqual(["bash", "zsh", "fish"]);
     expect((await complete("sally token ")).slice(0, 3)).toEqual(["create", "list", "revoke"]);
     expect(await complete("sally token create --ex")).toEqual(["--expires"]);
     expect(await complete("sally http 3000 --tr")).toEqual(["--transport"]);

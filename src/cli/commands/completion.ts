@@ -22,22 +22,34 @@ function flagsOf(command: Command, path: string): string[] {
   return found?.options.flatMap((option) => (option.long === undefined ? [] : [option.long])) ?? [];
 }
 
+/** What may follow a flag or a command. */
+const values: Readonly<Record<string, readonly string[]>> = {
+  "--transport": ["auto", "quic", "websocket"],
+  "--log-level": ["debug", "info", "warn", "error"],
+  "--host": ["preserve", "rewrite"],
+  completion: ["bash", "zsh", "fish"],
+};
+
 function bashScript(program: Command, entries: readonly Entry[]): string {
   const cases = entries.map((entry) => {
     const nested = entries.filter((other) => other.words.startsWith(`${entry.words} `));
     const words = [...nested.map((other) => other.words.split(" ").at(-1)), ...flagsOf(program, entry.words)];
     return `    "${entry.words}") words="${words.join(" ")}" ;;`;
   });
+  const choices = Object.entries(values).map(([word, words]) => `    ${word}) words="${words.join(" ")}" ;;`);
   const top = entries.filter((entry) => !entry.words.includes(" ")).map((entry) => entry.words);
   return `_sally() {
   local path="" word words
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     case $word in -*) ;; *) [ "$path" = token ] || [ -z "$path" ] && path="\${path:+$path }$word" ;; esac
   done
-  case "$path" in
+  case "\${COMP_WORDS[COMP_CWORD-1]}" in
+${choices.join("\n")}
+    *) case "$path" in
     "") words="${top.join(" ")}" ;;
 ${cases.join("\n")}
     *) words="" ;;
+    esac ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
   [ \${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- "\${COMP_WORDS[COMP_CWORD]}"))
