@@ -171,6 +171,30 @@ describe("losing a lane", () => {
     expect(pair.agentSeen.closes).toEqual([]);
   });
 
+  test("lanes that cannot be opened are tried again for ever, ever more slowly up to a bound", async () => {
+    const clock = new FakeClock();
+    const pair = await linkPair({ lanes: 2, agent: { clock }, node: { clock } });
+    const triedAtMs: number[] = [];
+    pair.agentSession.openLane = () => {
+      triedAtMs.push(clock.nowMs());
+      return Promise.reject(new SallyError("LINK_LOST"));
+    };
+    const lostMs = clock.nowMs();
+    pair.agentSession.lanes[1]!.fail(new SallyError("LINK_LOST"));
+    while (triedAtMs.length < 12) {
+      clock.advance(100);
+      await settle(1);
+    }
+    const pauses = triedAtMs.map((atMs, i) => atMs - (triedAtMs[i - 1] ?? lostMs));
+    for (const [i, pauseMs] of pauses.entries()) {
+      const mostMs = Math.min(limits.reconnectBackoffMinMs * 2 ** i, limits.reconnectBackoffMaxMs);
+      expect(pauseMs).toBeGreaterThanOrEqual(mostMs / 2);
+      expect(pauseMs).toBeLessThanOrEqual(mostMs + 100);
+    }
+    expect(pair.agentSeen.closes).toEqual([]);
+    pair.agent.close();
+  });
+
   test("control messages that were under way are sent again, once, in order", async () => {
     const pair = await linkPair({ lanes: 2 });
     pair.agentSession.lanes[0]!.isHeld = true;
