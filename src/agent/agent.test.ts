@@ -37,6 +37,7 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
     connectError: undefined as SallyError | undefined,
     linkOptions: {} as StubLinkOptions,
     probeOk: true,
+    answersProbes: true,
     answersClaims: true,
     originError: undefined as SallyError | undefined,
     results: (names: readonly (string | undefined)[]): ClaimResult[] =>
@@ -46,7 +47,7 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
     if (message.type === "claim" && node.answersClaims) {
       const results = node.results(message.tunnels.map(({ name }) => name));
       queueMicrotask(() => link.receive({ type: "claimed", requestId: message.requestId, results }));
-    } else if (message.type === "probe") {
+    } else if (message.type === "probe" && node.answersProbes) {
       const { requestId, name } = message;
       const answer = node.probeOk ? { ok: true, rttMs: 1 } : { ok: false, code: "LINK_LOST" as const };
       queueMicrotask(() => link.receive({ type: "probed", requestId, name, ...answer }));
@@ -124,6 +125,20 @@ describe("an agent's link", () => {
     expect(rig.named("tunnel")).toEqual([]);
     expect(rig.named("probe-failed")).toMatchObject([{ name: "demo", code: "LINK_LOST" }]);
     rig.node.probeOk = true;
+    await rig.advance(300);
+    expect(rig.named("tunnel")).toHaveLength(1);
+  });
+
+  test("a probe that nobody answers counts as failed after twice its time, and is repeated", async () => {
+    const rig = setUp();
+    rig.node.answersProbes = false;
+    rig.agent.start();
+    await settle(50);
+    await rig.advance(2 * limits.probeMs - 50);
+    expect(rig.named("probe-failed")).toEqual([]);
+    await rig.advance(50);
+    expect(rig.named("probe-failed")).toMatchObject([{ name: "demo", code: "CONNECT_TIMEOUT" }]);
+    rig.node.answersProbes = true;
     await rig.advance(300);
     expect(rig.named("tunnel")).toHaveLength(1);
   });
@@ -472,6 +487,44 @@ describe("streams", () => {
     await settle(50);
     expect(ours.isAccepted).toBe(true);
     expect(strangers.refusal?.code).toBe("TUNNEL_UNKNOWN");
+  });
+
+  test("are held in a bounded number only, and one that is given up makes no room for a lost one", async () => {
+    const rig = setUp({ tunnels: [tunnel(undefined)], limits: { ...limits, openWaitersMax: 2 } });
+    rig.node.answersClaims = false;
+    rig.agent.start();
+    await settle(50);
+    const link = rig.links[0]!;
+    const pairs = [0, 1, 2].map(() => streamPair({ ...get, tunnel: "derived" }));
+    for (const [, stream] of pairs) link.options!.onStream(stream, link);
+    await settle();
+    expect(pairs.map(([, stream]) => stream.refusal?.code)).toEqual([undefined, undefined, "TUNNEL_UNKNOWN"]);
+    pairs[0]![0].reset(new SallyError("VISITOR_GONE"));
+    await settle();
+    const { requestId } = link.sentOf("claim")[0]!;
+    link.receive({ type: "claimed", requestId, results: [{ ok: true, name: "derived", url: "http://d" }] });
+    await settle(50);
+    expect(pairs.map(([, stream]) => stream.isAccepted)).toEqual([false, true, false]);
+  });
+
+  test("whose origin takes no connection are refused once its time is over", async () => {
+    const clock = new FakeClock();
+    const { links } = await started({
+      clock,
+      dialOrigin: (_target, { timeoutMs }) =>
+        new Promise((_resolve, reject) => clock.after(timeoutMs, () => reject(new SallyError("CONNECT_TIMEOUT")))),
+    });
+    const [, stream] = streamPair(get);
+    links[0]!.options!.onStream(stream, links[0]!);
+    clock.advance(limits.connectMs - 1);
+    await settle();
+    expect(stream.refusal).toBeUndefined();
+    clock.advance(1);
+    await settle();
+    expect(stream.refusal).toMatchObject({
+      code: "ORIGIN_REFUSED",
+      message: "localhost:3000 did not accept a connection in time",
+    });
   });
 
   test("a probe is answered without the origin; one for a stranger is refused", async () => {
