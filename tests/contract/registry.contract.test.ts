@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Database } from "bun:sqlite";
 import { SallyError } from "../../src/core/errors.ts";
+import { limits } from "../../src/core/limits.ts";
 import type { EnrolmentRecord, Registry, ReserveRequest, TokenRecord } from "../../src/ports/registry.ts";
 import { MemoryRegistry } from "../../src/store/memory.ts";
 import { openSqliteRegistry } from "../../src/store/sqlite.ts";
@@ -283,14 +284,17 @@ describe("sqlite registry", () => {
     );
   });
 
-  test("the audit is bounded", async () => {
+  test("the audit is bounded, and forgets the oldest", () => {
     const path = newPath();
     const registry = openSqliteRegistry(path);
-    const { limits } = await import("../../src/core/limits.ts");
-    registry.audit({ atMs: 1, actor: "a", action: "first", subject: "s" });
-    run(path, `UPDATE sqlite_sequence SET seq = ${limits.auditRecordsMax} WHERE name = 'audit'`);
-    registry.audit({ atMs: 2, actor: "a", action: "second", subject: "s" });
-    expect(registry.listAudit(10).map(({ action }) => action)).toEqual(["second"]);
+    const audit = (action: string): void => registry.audit({ atMs: 1, actor: "a", action, subject: "s" });
+    const actions = (): string[] => registry.listAudit(10).map(({ action }) => action);
+    audit("first");
+    run(path, `UPDATE sqlite_sequence SET seq = ${limits.auditRecordsMax - 1} WHERE name = 'audit'`);
+    audit("last within");
+    expect(actions()).toEqual(["last within", "first"]);
+    audit("one more");
+    expect(actions()).toEqual(["one more", "last within"]);
     registry.close();
   });
 });
