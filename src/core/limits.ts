@@ -5,7 +5,6 @@
 
 export const limits = {
   // Wire (docs/protocol.md).
-  frameHeaderBytes: 8,
   framePayloadBytes: 64 * 1024,
   streamWindowInitialBytes: 64 * 1024,
   streamWindowMaxBytes: 4 * 1024 * 1024,
@@ -33,6 +32,12 @@ export const limits = {
   openWaitMs: 5_000,
   pingAfterMs: 2_000,
   linkDeadAfterMs: 6_000,
+  /** A link that is said to be gone has so long to show that it is not. */
+  suspectDeadAfterMs: 2_000,
+  /** A PING that has waited so long, and for several round trips, puts the link in doubt. */
+  doubtAfterMs: 1_000,
+  /** Indexes of lanes this far behind the newest count as used: no more of them are remembered. */
+  laneIndexWindow: 1_024,
   handshakeMs: 10_000,
 
   // Transports.
@@ -41,12 +46,31 @@ export const limits = {
   quicAloneMs: 3_000,
   quicReturnEveryMs: 20_000,
   connectMs: 10_000,
+  /** The next address of a host is tried when the one before did not answer for so long (RFC 8305 section 5). */
+  nextAddressAfterMs: 250,
+  quicAddressesMax: 4,
   reconnectBackoffMinMs: 200,
   reconnectBackoffMaxMs: 15_000,
   pendingHandshakes: 1_000,
   /** QUIC sessions that act on early data before they have shown that it is no replay; the others wait for that. */
   earlySessions: 100,
+  /** What a lane may say in early data: it is kept until the node has taken it, or is sent again. */
+  quicEarlyLaneBytes: 16 * 1024,
+  /** node:quic cannot connect with a ticket that has expired, which it does after two days. */
+  quicTicketMs: 24 * 60 * 60 * 1_000,
+  /** A ticket that nobody answered may be tried again, lest each outage cost the next connection its round trip. */
+  quicTicketTries: 5,
+  /** Received and not consumed, on all lanes of a session: a peer that keeps to its credit never gets there. */
+  quicUnreadBytes: 64 * 1024 * 1024,
+  /** Our own PINGs run every 2 s, so a connection that is silent for so long is gone. */
+  quicIdleMs: 10_000,
+  /** How long an end that nothing explains waits for its reason. */
+  quicReasonWaitMs: 100,
+  /** How long a listener that closes waits for the endpoint itself, after its last connection is over. */
+  quicEndpointGoneMs: 250,
   websocketSessions: 10_000,
+  /** Longer writes become several frames; longer frames are refused. */
+  websocketFrameBytes: 128 * 1024,
 
   // Sockets.
   socketQueueHighBytes: 256 * 1024,
