@@ -28,9 +28,6 @@ export interface OriginOptions {
   readonly dial?: DialOrigin;
 }
 
-/** While the origin is down. */
-const recheckMs = 2_000;
-
 export class Origin {
   readonly target: OriginTarget;
   readonly #options: OriginOptions;
@@ -105,7 +102,8 @@ export class Origin {
     // A certificate that does not verify is only seen by the next real dial: a TCP check would say "up" each time.
     const isCheckable = error?.code !== "ORIGIN_TLS";
     if (state === "down" && isCheckable) {
-      this.#recheck = this.#options.clock.after(recheckMs, () => void this.check());
+      const { clock, limits } = this.#options;
+      this.#recheck = clock.after(limits.originRecheckMs, () => void this.check());
     }
     if (isNews) this.#options.onState(state, error);
   }

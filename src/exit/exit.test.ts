@@ -204,7 +204,7 @@ describe("claims", () => {
   test("a flood of claims ends the link", async () => {
     const { linkUp } = setUp();
     const link = await linkUp();
-    for (let i = 0; i < 17; i++) {
+    for (let i = 0; i <= limits.claimsWaiting; i++) {
       link.receive({ type: "claim", requestId: i, process: "p1", tunnels: [request("demo", {})] });
     }
     await settle();
