@@ -178,6 +178,8 @@ export const limits = {
   apiBodyBytes: 16 * 1024,
   apiListMax: 1_000,
   auditRecordsMax: 100_000,
+  /** How long a write waits for another process that writes to the same registry. */
+  storeLockMs: 5_000,
   generatedNameAttempts: 8,
   /** Claims of one link that may wait for the policy; an agent sends one at a time. */
   claimsWaiting: 16,

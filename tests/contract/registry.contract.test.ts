@@ -268,6 +268,22 @@ describe("sqlite registry", () => {
     expect(await failure(() => registry.reserveName(reserve()))).toBe("STORE_FAILED");
   });
 
+  test("a file that another program holds is waited for so long, and then said to be locked", async () => {
+    const path = newPath();
+    const registry = openSqliteRegistry(path);
+    const other = new Database(path);
+    other.run("BEGIN IMMEDIATE");
+    const startedMs = performance.now();
+    expect(await message(() => registry.reserveName(reserve()))).toMatch(/is locked by another program/);
+    const waitedMs = performance.now() - startedMs;
+    expect(waitedMs).toBeGreaterThan(limits.storeLockMs - 200);
+    expect(waitedMs).toBeLessThan(limits.storeLockMs + 2_000);
+    other.run("COMMIT");
+    expect(registry.reserveName(reserve()).kind).toBe("reserved");
+    other.close();
+    registry.close();
+  }, 20_000);
+
   test("a newer file and another program's database are refused and stay untouched", async () => {
     const newer = newPath();
     openSqliteRegistry(newer).close();
