@@ -129,6 +129,21 @@ describe("an agent's link", () => {
     expect(rig.named("tunnel")).toHaveLength(1);
   });
 
+  test("a probe that fails for ever is repeated for ever, ever less often up to a bound", async () => {
+    const rig = setUp();
+    rig.node.probeOk = false;
+    rig.agent.start();
+    await settle(50);
+    const failedAtMs = [rig.clock.nowMs()];
+    while (failedAtMs.length < 9) {
+      await rig.advance(50);
+      if (rig.named("probe-failed").length > failedAtMs.length) failedAtMs.push(rig.clock.nowMs());
+    }
+    const pauses = failedAtMs.slice(1).map((atMs, i) => atMs - failedAtMs[i]!);
+    expect(pauses.slice(0, 2)).toEqual([limits.probeRetryMinMs, 2 * limits.probeRetryMinMs]);
+    expect(pauses.slice(-3)).toEqual(Array.from({ length: 3 }, () => limits.probeRetryMaxMs));
+  });
+
   test("a probe that nobody answers counts as failed after twice its time, and is repeated", async () => {
     const rig = setUp();
     rig.node.answersProbes = false;
@@ -217,6 +232,20 @@ describe("an agent's link", () => {
     expect(links[0]!.isClosed).toBe(false);
   });
 
+  test("a node that drained is asked for its successor often, while that may come, and then less so", async () => {
+    const rig = await started();
+    await rig.advance(20_000);
+    rig.node.connectError = new SallyError("CONNECT_FAILED");
+    const graceMs = 5_000;
+    rig.links[0]!.receive({ type: "drain", graceMs });
+    rig.links[0]!.close();
+    await rig.advance(graceMs + limits.hurryAfterGraceMs);
+    const hurried = rig.named("retry").map(({ delayMs }) => delayMs);
+    expect(Math.max(...hurried)).toBe(limits.hurriedRetryMs / 2); // half of it is random
+    await rig.advance(2 * limits.reconnectBackoffMaxMs);
+    expect(rig.named("retry").at(-1)?.delayMs).toBe(limits.reconnectBackoffMaxMs / 2);
+  });
+
   test("shakes hands before the node has answered, and keeps the session that is chosen", async () => {
     const session = (): Session => ({ close() {}, closed: Promise.resolve(undefined) }) as unknown as Session; // the handshake is replaced
     const [early, loser, late] = [session(), session(), session()];
@@ -280,7 +309,9 @@ describe("an agent's link", () => {
     fake.advance(1_000);
     await settle(50);
     expect(links).toHaveLength(2);
-    fake.advance(5_000);
+    fake.advance(limits.linkRetireMs - 1);
+    expect(links[0]!.isDraining).toBe(false);
+    fake.advance(1);
     expect(links[0]!.isDraining).toBe(true);
   });
 
@@ -296,6 +327,20 @@ describe("an agent's link", () => {
     expect(links[0]!.isClosed).toBe(true);
     expect(clock.pending).toBe(0);
   });
+});
+
+test("a closing agent waits only so long for what it said last", async () => {
+  const stuck = { close() {}, closed: new Promise(() => {}) } as unknown as Session; // a node that reads nothing
+  const { agent, clock } = await started({ nodes: [{ label: "n", connector: { connect: async () => stuck } }] });
+  let isDone = false;
+  const closing = agent.close().then(() => (isDone = true));
+  await settle(50);
+  clock.advance(limits.agentLastWordsMs - 1);
+  await settle(50);
+  expect(isDone).toBe(false);
+  clock.advance(1);
+  await closing;
+  expect(clock.pending).toBe(0);
 });
 
 describe("a return to QUIC", () => {
@@ -327,6 +372,31 @@ describe("a return to QUIC", () => {
     await two.advance(limits.quicReturnEveryMs * 3);
     expect(two.links).toHaveLength(2);
   });
+});
+
+test("QUIC that dies early again and again is returned to ever less often, up to a bound", async () => {
+  const rig = setUp();
+  const over = (transport: "quic" | "websocket"): Connector => ({
+    async connect(signal) {
+      two.node.linkOptions = { transport };
+      return rig.connector.connect(signal);
+    },
+  });
+  const nodes = [{ label: "n", connector: over("websocket"), quicConnector: over("quic") }];
+  const two = setUp({ nodes, limits: { ...limits, quicReturnEveryMs: 1_000, quicPatienceMax: 4 } });
+  two.agent.start();
+  await settle(50);
+  const waits: number[] = [];
+  for (let round = 0; round < 5; round++) {
+    await two.advance(100); // a pause before the next link
+    while (two.links.at(-1)!.transport !== "websocket") await two.advance(50);
+    const sinceMs = two.clock.nowMs();
+    while (two.links.at(-1)!.transport !== "quic") await two.advance(50);
+    waits.push(Math.round((two.clock.nowMs() - sinceMs) / 1_000));
+    two.links.at(-1)!.close(new SallyError("LINK_LOST"));
+    await settle(50);
+  }
+  expect(waits).toEqual([1, 2, 4, 4, 4]);
 });
 
 describe("a link that answers nothing", () => {

@@ -145,7 +145,12 @@ describe("an origin stream", () => {
       await settle();
       if (follows === "reset") socketSide.fail(new SallyError("ORIGIN_RESET"));
       await settle();
-      if (follows === "nothing") clock.advance(50);
+      if (follows === "nothing") {
+        clock.advance(limits.originEndSettleMs - 1);
+        await settle();
+        expect(atEdge.hasEnded).toBe(false);
+        clock.advance(1);
+      }
       await settle();
       expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([reported, true]);
     }
