@@ -48,7 +48,7 @@ function endlessOrigin(): AsyncDisposable & { readonly port: number } {
       new Response(
         new ReadableStream({
           async pull(controller) {
-            await Bun.sleep(20);
+            await Bun.sleep(20); // its pace
             controller.enqueue(new Uint8Array(1_000));
           },
         }),
