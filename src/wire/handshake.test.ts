@@ -175,7 +175,7 @@ test("a recorded HELLO and PROOF are worth nothing in another session", async ()
   const lane = await attacker.openLane(signal);
   const peer = new RawPeer(attacker.lanes[0]!);
   lane.write(recorded[0]!);
-  await settle(5);
+  while (peer.frames.length === 0) await settle(1); // CHALLENGE
   lane.write(recorded[1]!);
   expect(await outcome).toBe("CERTIFICATE_INVALID");
   expect(peer.goaway?.wire).toBe(72);

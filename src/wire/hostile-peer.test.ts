@@ -280,7 +280,7 @@ test("a lane that cannot show that it belongs to the link is dropped, and the li
     await peerSession.openLane(signal);
     const lane = new RawPeer(peerSession.lanes.at(-1)!);
     lane.send(payload);
-    await settle();
+    while (lane.closeError === undefined && lane.frames.length === 0) await settle(1); // refused or JOINED
     return lane;
   };
   const good = await encodeJoin(welcome.linkId, 1, welcome.laneSecret);
