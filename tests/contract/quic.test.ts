@@ -15,6 +15,7 @@ import {
   udpRelay,
   until,
 } from "./quic.fixture.ts";
+import { systemClock } from "../../src/core/clock.ts";
 import type { Duplex } from "../../src/core/duplex.ts";
 import { SallyError } from "../../src/core/errors.ts";
 import { limits } from "../../src/core/limits.ts";
@@ -45,6 +46,24 @@ test("a lane carries bytes both ways, and both sides know the other's certificat
   lane.write(Buffer.from("lane"));
   await heard.until("the echo", () => heard.text === "hello lane");
   expect((await node.lane(0)).text).toBe("hello lane");
+});
+
+test("an end that nothing explains is told once its reason had time to come", async () => {
+  await using world = await quicWorld();
+  const due: (() => void)[] = [];
+  const after: typeof systemClock.after = (delayMs, callback) => {
+    if (delayMs !== limits.quicReasonWaitMs) return systemClock.after(delayMs, callback);
+    due.push(callback);
+    return { cancel() {} };
+  };
+  const { agent, node } = await world.pair(world.connectorWith({ clock: { ...systemClock, after } }));
+  const heard = new Recorder(await agent.openLane(never));
+  await node.lane(0);
+  node.pipes[0]!.end();
+  await until("the end to be seen", () => due.length === 1, 5_000);
+  expect([heard.ended, heard.closes]).toEqual([false, []]);
+  due[0]!();
+  await heard.until("the end", () => heard.ended);
 });
 
 test("a lane is seen by the node before anything is written to it", async () => {
