@@ -37,6 +37,7 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
     connectError: undefined as SallyError | undefined,
     linkOptions: {} as StubLinkOptions,
     probeOk: true,
+    answersProbes: true,
     answersClaims: true,
     originError: undefined as SallyError | undefined,
     results: (names: readonly (string | undefined)[]): ClaimResult[] =>
@@ -46,7 +47,7 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
     if (message.type === "claim" && node.answersClaims) {
       const results = node.results(message.tunnels.map(({ name }) => name));
       queueMicrotask(() => link.receive({ type: "claimed", requestId: message.requestId, results }));
-    } else if (message.type === "probe") {
+    } else if (message.type === "probe" && node.answersProbes) {
       const { requestId, name } = message;
       const answer = node.probeOk ? { ok: true, rttMs: 1 } : { ok: false, code: "LINK_LOST" as const };
       queueMicrotask(() => link.receive({ type: "probed", requestId, name, ...answer }));
@@ -128,6 +129,35 @@ describe("an agent's link", () => {
     expect(rig.named("tunnel")).toHaveLength(1);
   });
 
+  test("a probe that fails for ever is repeated for ever, ever less often up to a bound", async () => {
+    const rig = setUp();
+    rig.node.probeOk = false;
+    rig.agent.start();
+    await settle(50);
+    const failedAtMs = [rig.clock.nowMs()];
+    while (failedAtMs.length < 9) {
+      await rig.advance(50);
+      if (rig.named("probe-failed").length > failedAtMs.length) failedAtMs.push(rig.clock.nowMs());
+    }
+    const pauses = failedAtMs.slice(1).map((atMs, i) => atMs - failedAtMs[i]!);
+    expect(pauses.slice(0, 2)).toEqual([limits.probeRetryMinMs, 2 * limits.probeRetryMinMs]);
+    expect(pauses.slice(-3)).toEqual(Array.from({ length: 3 }, () => limits.probeRetryMaxMs));
+  });
+
+  test("a probe that nobody answers counts as failed after twice its time, and is repeated", async () => {
+    const rig = setUp();
+    rig.node.answersProbes = false;
+    rig.agent.start();
+    await settle(50);
+    await rig.advance(2 * limits.probeMs - 50);
+    expect(rig.named("probe-failed")).toEqual([]);
+    await rig.advance(50);
+    expect(rig.named("probe-failed")).toMatchObject([{ name: "demo", code: "CONNECT_TIMEOUT" }]);
+    rig.node.answersProbes = true;
+    await rig.advance(300);
+    expect(rig.named("tunnel")).toHaveLength(1);
+  });
+
   test("a node that cannot be reached at first is tried again for ever, ever more slowly", async () => {
     const rig = setUp();
     rig.node.connectError = new SallyError("CONNECT_FAILED");
@@ -202,6 +232,20 @@ describe("an agent's link", () => {
     expect(links[0]!.isClosed).toBe(false);
   });
 
+  test("a node that drained is asked for its successor often, while that may come, and then less so", async () => {
+    const rig = await started();
+    await rig.advance(20_000);
+    rig.node.connectError = new SallyError("CONNECT_FAILED");
+    const graceMs = 5_000;
+    rig.links[0]!.receive({ type: "drain", graceMs });
+    rig.links[0]!.close();
+    await rig.advance(graceMs + limits.hurryAfterGraceMs);
+    const hurried = rig.named("retry").map(({ delayMs }) => delayMs);
+    expect(Math.max(...hurried)).toBe(limits.hurriedRetryMs / 2); // half of it is random
+    await rig.advance(2 * limits.reconnectBackoffMaxMs);
+    expect(rig.named("retry").at(-1)?.delayMs).toBe(limits.reconnectBackoffMaxMs / 2);
+  });
+
   test("shakes hands before the node has answered, and keeps the session that is chosen", async () => {
     const session = (): Session => ({ close() {}, closed: Promise.resolve(undefined) }) as unknown as Session; // the handshake is replaced
     const [early, loser, late] = [session(), session(), session()];
@@ -265,7 +309,9 @@ describe("an agent's link", () => {
     fake.advance(1_000);
     await settle(50);
     expect(links).toHaveLength(2);
-    fake.advance(5_000);
+    fake.advance(limits.linkRetireMs - 1);
+    expect(links[0]!.isDraining).toBe(false);
+    fake.advance(1);
     expect(links[0]!.isDraining).toBe(true);
   });
 
@@ -281,6 +327,20 @@ describe("an agent's link", () => {
     expect(links[0]!.isClosed).toBe(true);
     expect(clock.pending).toBe(0);
   });
+});
+
+test("a closing agent waits only so long for what it said last", async () => {
+  const stuck = { close() {}, closed: new Promise(() => {}) } as unknown as Session; // a node that reads nothing
+  const { agent, clock } = await started({ nodes: [{ label: "n", connector: { connect: async () => stuck } }] });
+  let isDone = false;
+  const closing = agent.close().then(() => (isDone = true));
+  await settle(50);
+  clock.advance(limits.agentLastWordsMs - 1);
+  await settle(50);
+  expect(isDone).toBe(false);
+  clock.advance(1);
+  await closing;
+  expect(clock.pending).toBe(0);
 });
 
 describe("a return to QUIC", () => {
@@ -312,6 +372,31 @@ describe("a return to QUIC", () => {
     await two.advance(limits.quicReturnEveryMs * 3);
     expect(two.links).toHaveLength(2);
   });
+});
+
+test("QUIC that dies early again and again is returned to ever less often, up to a bound", async () => {
+  const rig = setUp();
+  const over = (transport: "quic" | "websocket"): Connector => ({
+    async connect(signal) {
+      two.node.linkOptions = { transport };
+      return rig.connector.connect(signal);
+    },
+  });
+  const nodes = [{ label: "n", connector: over("websocket"), quicConnector: over("quic") }];
+  const two = setUp({ nodes, limits: { ...limits, quicReturnEveryMs: 1_000, quicPatienceMax: 4 } });
+  two.agent.start();
+  await settle(50);
+  const waits: number[] = [];
+  for (let round = 0; round < 5; round++) {
+    await two.advance(100); // a pause before the next link
+    while (two.links.at(-1)!.transport !== "websocket") await two.advance(50);
+    const sinceMs = two.clock.nowMs();
+    while (two.links.at(-1)!.transport !== "quic") await two.advance(50);
+    waits.push(Math.round((two.clock.nowMs() - sinceMs) / 1_000));
+    two.links.at(-1)!.close(new SallyError("LINK_LOST"));
+    await settle(50);
+  }
+  expect(waits).toEqual([1, 2, 4, 4, 4]);
 });
 
 describe("a link that answers nothing", () => {
@@ -473,6 +558,44 @@ describe("streams", () => {
     await settle(50);
     expect(ours.isAccepted).toBe(true);
     expect(strangers.refusal?.code).toBe("TUNNEL_UNKNOWN");
+  });
+
+  test("are held in a bounded number only, and one that is given up makes no room for a lost one", async () => {
+    const rig = setUp({ tunnels: [tunnel(undefined)], limits: { ...limits, openWaitersMax: 2 } });
+    rig.node.answersClaims = false;
+    rig.agent.start();
+    await settle(50);
+    const link = rig.links[0]!;
+    const pairs = [0, 1, 2].map(() => streamPair({ ...get, tunnel: "derived" }));
+    for (const [, stream] of pairs) link.options!.onStream(stream, link);
+    await settle();
+    expect(pairs.map(([, stream]) => stream.refusal?.code)).toEqual([undefined, undefined, "TUNNEL_UNKNOWN"]);
+    pairs[0]![0].reset(new SallyError("VISITOR_GONE"));
+    await settle();
+    const { requestId } = link.sentOf("claim")[0]!;
+    link.receive({ type: "claimed", requestId, results: [{ ok: true, name: "derived", url: "http://d" }] });
+    await settle(50);
+    expect(pairs.map(([, stream]) => stream.isAccepted)).toEqual([false, true, false]);
+  });
+
+  test("whose origin takes no connection are refused once its time is over", async () => {
+    const clock = new FakeClock();
+    const { links } = await started({
+      clock,
+      dialOrigin: (_target, { timeoutMs }) =>
+        new Promise((_resolve, reject) => clock.after(timeoutMs, () => reject(new SallyError("CONNECT_TIMEOUT")))),
+    });
+    const [, stream] = streamPair(get);
+    links[0]!.options!.onStream(stream, links[0]!);
+    clock.advance(limits.connectMs - 1);
+    await settle();
+    expect(stream.refusal).toBeUndefined();
+    clock.advance(1);
+    await settle();
+    expect(stream.refusal).toMatchObject({
+      code: "ORIGIN_REFUSED",
+      message: "localhost:3000 did not accept a connection in time",
+    });
   });
 
   test("a probe is answered without the origin; one for a stranger is refused", async () => {

@@ -84,8 +84,6 @@ export interface Agent {
 }
 
 const trafficEveryMs = 1_000;
-/** How long a closing agent waits until what it said last has left. */
-const lastWordsMs = 500;
 
 export function createAgent(options: AgentOptions): Agent {
   return new AgentDaemon(options);
@@ -218,7 +216,7 @@ class AgentDaemon implements Agent {
   async #lastWords(): Promise<void> {
     if (this.#sessions.size === 0) return;
     const patience = Promise.withResolvers<void>();
-    const timer = this.#options.clock.after(lastWordsMs, patience.resolve);
+    const timer = this.#options.clock.after(this.#options.limits.agentLastWordsMs, patience.resolve);
     await Promise.race([patience.promise, Promise.all([...this.#sessions].map((session) => session.closed))]);
     timer.cancel();
   }

@@ -6,6 +6,7 @@
 import type { Clock } from "../core/clock.ts";
 import { sleep } from "../core/clock.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { classifyFailure } from "./failures.ts";
 import { GiveUp } from "./link-keeper.ts";
@@ -30,8 +31,6 @@ const lookEveryMs = 30_000;
 const lookEveryMinMs = 250;
 /** Short against the life of a certificate. */
 const looksPerLife = 8;
-/** A node that still says "invalid" after a renewal is not asked for one again before this. */
-const renewAgainAfterMs = 60_000;
 
 export class CertificateUpkeep {
   readonly #options: CertificateUpkeepOptions;
@@ -49,7 +48,7 @@ export class CertificateUpkeep {
 
   /** The node said that the certificate is not valid. True when there is a new one now, false when there was one just before. */
   async replace(signal: AbortSignal): Promise<boolean> {
-    if (this.#options.clock.nowMs() - this.#renewedAtMs < renewAgainAfterMs) return false;
+    if (this.#options.clock.nowMs() - this.#renewedAtMs < limits.renewAgainAfterMs) return false;
     await this.#renew(signal);
     return true;
   }

@@ -28,11 +28,6 @@ export interface ClaimSessionOptions {
   readonly onEvent: (event: AgentEvent) => void;
 }
 
-const probeRetryMinMs = 250;
-const probeRetryMaxMs = 5_000;
-/** A tunnel that the node could not give just now, while others work, is asked for again. */
-const claimRetryMs = 5_000;
-
 export class ClaimSession {
   readonly #options: ClaimSessionOptions;
   readonly #claims: PendingRequests<Claimed>;
@@ -77,12 +72,12 @@ export class ClaimSession {
   }
 
   async #proveOne(link: Link, tunnel: ServedTunnel, signal: AbortSignal): Promise<void> {
-    const { clock, onEvent } = this.#options;
-    let delayMs = probeRetryMinMs;
+    const { clock, limits, onEvent } = this.#options;
+    let delayMs: number = limits.probeRetryMinMs;
     while (!link.isClosed && !link.isDraining && !signal.aborted && tunnel.refusal === undefined) {
       const { name, url } = tunnel;
       if (name === undefined || url === undefined) {
-        await sleep(clock, claimRetryMs, signal);
+        await sleep(clock, limits.claimRetryMs, signal);
         if (!link.isClosed) await this.#ask(link, [tunnel], signal).catch(() => []); // asked again in the next round
         continue;
       }
@@ -91,7 +86,7 @@ export class ClaimSession {
       if (outcome === undefined) return onEvent({ event: "tunnel", name, url, transport: link.transport });
       onEvent({ event: "probe-failed", name, code: outcome.code, message: outcome.message });
       await sleep(clock, delayMs, signal);
-      delayMs = Math.min(delayMs * 2, probeRetryMaxMs);
+      delayMs = Math.min(delayMs * 2, limits.probeRetryMaxMs);
     }
   }
 

@@ -52,14 +52,8 @@ interface Live {
 
 /** A link that held this long was good: its loss is tried again without the delays that came before. */
 const stableAfterMs = 10_000;
-/** Streams for a link that was taken over are accepted for so long. */
-const retireAfterMs = 5_000;
 /** A QUIC link that died earlier makes the next return wait twice as long. */
 const quicTrustedAfterMs = 60_000;
-const quicPatienceMax = 32;
-/** While a node drains its successor may come any moment. */
-const hurriedRetryMs = 1_000;
-const hurryAfterGraceMs = 10_000;
 
 export class LinkKeeper {
   readonly #options: LinkKeeperOptions;
@@ -124,7 +118,7 @@ export class LinkKeeper {
     if (live?.link !== link) return;
     const nowMs = this.#options.clock.nowMs();
     this.#nodeIndex++;
-    this.#hurryUntilMs = nowMs + graceMs + hurryAfterGraceMs;
+    this.#hurryUntilMs = nowMs + graceMs + this.#options.limits.hurryAfterGraceMs;
     // A node that accepts links only to send them away is not asked in a tight loop.
     if (nowMs - live.sinceMs < stableAfterMs) this.#lossError = new SallyError("DRAINING");
     this.#wantAnother();
@@ -159,8 +153,9 @@ export class LinkKeeper {
 
   #noteQuicEnd({ link, sinceMs }: Live): void {
     if (link.transport !== "quic") return;
-    const isTrusted = this.#options.clock.nowMs() - sinceMs >= quicTrustedAfterMs;
-    this.#quicPatience = isTrusted ? 1 : Math.min(this.#quicPatience * 2, quicPatienceMax);
+    const { clock, limits } = this.#options;
+    const isTrusted = clock.nowMs() - sinceMs >= quicTrustedAfterMs;
+    this.#quicPatience = isTrusted ? 1 : Math.min(this.#quicPatience * 2, limits.quicPatienceMax);
   }
 
   async #obtain(signal: AbortSignal): Promise<Live | undefined> {
@@ -186,9 +181,9 @@ export class LinkKeeper {
   }
 
   async #pause(node: AgentNode, error: SallyError, signal: AbortSignal): Promise<void> {
-    const { clock, onRetry } = this.#options;
+    const { clock, limits, onRetry } = this.#options;
     const isHurried = clock.nowMs() < this.#hurryUntilMs;
-    const delayMs = this.#backoff.nextMs(isHurried ? hurriedRetryMs : undefined);
+    const delayMs = this.#backoff.nextMs(isHurried ? limits.hurriedRetryMs : undefined);
     onRetry(node, error, delayMs);
     await this.#wakeup.wait(delayMs, signal);
   }
@@ -213,7 +208,7 @@ export class LinkKeeper {
     this.#options.onUp(live.link, live.node);
     if (old === undefined || old.isClosed) return;
     // The node drains it as soon as it saw the claim; streams that it opened just before are still on their way.
-    const timer = this.#options.clock.after(retireAfterMs, () => old.drain());
+    const timer = this.#options.clock.after(this.#options.limits.linkRetireMs, () => old.drain());
     this.#retiring.set(old, timer);
   }
 

@@ -32,8 +32,6 @@ export interface OriginStreamOptions {
 
 /** What surely travels in one piece: the origin got all of it or nothing. */
 const segmentBytes = 1_200;
-/** How long it may take to show whether an origin that ended took the last request. */
-const endSettleMs = 50;
 /** How often the last bytes of a broken origin are looked after, before the stream is reset. */
 const lingerStepMs = 5;
 
@@ -216,7 +214,7 @@ export class OriginStream {
     origin.end();
     const isDoubtful = this.#writesSince === 1 && this.#bytesSince <= segmentBytes;
     if (!isDoubtful) return this.#reportEnd(0);
-    this.#endWait = this.#options.clock.after(endSettleMs, () => this.#reportEnd(0));
+    this.#endWait = this.#options.clock.after(this.#options.limits.originEndSettleMs, () => this.#reportEnd(0));
   }
 
   /**

@@ -29,9 +29,6 @@ export interface OriginOptions {
   readonly dial?: DialOrigin;
 }
 
-/** While the origin is down. */
-const recheckMs = 2_000;
-
 export class Origin {
   readonly target: OriginTarget;
   readonly #options: OriginOptions;
@@ -99,7 +96,10 @@ export class Origin {
     this.#state = state;
     this.#lastError = error;
     this.#recheck?.cancel();
-    if (state === "down") this.#recheck = this.#options.clock.after(recheckMs, () => void this.check());
+    if (state === "down") {
+      const { clock, limits } = this.#options;
+      this.#recheck = clock.after(limits.originRecheckMs, () => void this.check());
+    }
     if (isNews) this.#options.onState(state, error);
   }
 }

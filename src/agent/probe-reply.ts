@@ -1,9 +1,9 @@
 /** The agent's own answer to a probe: it proves the path through public listener, node and link, not the origin. */
 
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import type { IncomingStream } from "../wire/link.ts";
 
-const probeHeadMax = 16 * 1024;
 const body = "sally-probe";
 const reply = new TextEncoder().encode(
   `HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
@@ -17,12 +17,12 @@ export function answerProbe(stream: IncomingStream): void {
     onData(chunk) {
       stream.consume(chunk.length);
       if (isAnswered) return;
-      head += String.fromCharCode(...chunk.subarray(0, probeHeadMax));
+      head += String.fromCharCode(...chunk.subarray(0, limits.probeHeadBytes));
       if (head.includes("\r\n\r\n")) {
         isAnswered = true;
         stream.write(reply);
         stream.end();
-      } else if (head.length > probeHeadMax) {
+      } else if (head.length > limits.probeHeadBytes) {
         stream.reset(new SallyError("HEADERS_TOO_LARGE"));
       }
     },

@@ -5,6 +5,7 @@
  */
 
 import type { Clock } from "../core/clock.ts";
+import { limits } from "../core/limits.ts";
 
 export interface TappedRequest {
   readonly tunnel: string;
@@ -16,7 +17,6 @@ export interface TappedRequest {
   readonly durationMs: number;
 }
 
-const firstLineBytes = 1024;
 const requestPattern = /^([A-Z-]{1,20}) ([\x21-\x7e\x80-\xff]+)(?: HTTP\/1\.[01])?$/;
 const statusPattern = /^HTTP\/1\.[01] (\d{3})/;
 
@@ -61,7 +61,7 @@ export class StreamTap {
 
 function firstLine(chunk: Uint8Array): string {
   let text = "";
-  const end = Math.min(chunk.length, firstLineBytes);
+  const end = Math.min(chunk.length, limits.tappedLineBytes);
   for (let i = 0; i < end; i++) {
     const byte = chunk[i]!; // below the length
     if (byte === 13 || byte === 10) break;

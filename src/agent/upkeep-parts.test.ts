@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { settle, StubLink } from "../wire/testing/stub-link.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import { Backoff } from "./backoff.ts";
 import { CertificateUpkeep } from "./certificate-upkeep.ts";
@@ -246,8 +247,9 @@ describe("certificate upkeep", () => {
   test("a node that still says invalid is asked for another only after a while", async () => {
     const { clock, upkeep } = setUp(async () => {});
     expect(await upkeep.replace(never)).toBe(true);
+    clock.advance(limits.renewAgainAfterMs - 1);
     expect(await upkeep.replace(never)).toBe(false);
-    clock.advance(60_000);
+    clock.advance(1);
     expect(await upkeep.replace(never)).toBe(true);
   });
 });
@@ -287,6 +289,13 @@ describe("a tap", () => {
     tap.toOrigin(bytes("GET /smuggled HTTP/1.1\r\n\r\n"));
     tap.fromOrigin(bytes("HTTP/1.1 200 OK\r\n\r\n"));
     expect(seen).toMatchObject([{ target: "/", status: 101 }]);
+  });
+
+  test("keeps no more of a long line than its bound", () => {
+    const { seen, tap } = setUp();
+    tap.toOrigin(bytes(`GET /${"a".repeat(2 * limits.tappedLineBytes)} HTTP/1.1\r\n\r\n`));
+    tap.fromOrigin(bytes("HTTP/1.1 200 OK\r\n\r\n"));
+    expect(seen[0]?.target.length).toBe(limits.tappedLineBytes - "GET ".length);
   });
 
   test("bytes that are not HTTP are let pass", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { type MemoryDuplex, memoryDuplexPair } from "../core/memory-duplex.ts";
 import { callHttp, type HttpAnswer, type HttpCall } from "./http-call.ts";
 
@@ -84,9 +85,10 @@ describe("one HTTP call", () => {
 
   test("refuses what is not HTTP, and what has no end", async () => {
     expect(await codeOf(serve("SSH-2.0-OpenSSH_9.9\r\n\r\n").answer)).not.toBe("answered");
-    const endless = serve("HTTP/1.1 200 OK\r\n\r\n");
-    await Bun.sleep(0);
-    for (let i = 0; i < 100; i++) endless.server.write(new Uint8Array(64 * 1024));
+    const head = "HTTP/1.1 200 OK\r\n\r\n";
+    const whole = serve(head + "a".repeat(limits.httpAnswerBytes - head.length), { ends: true });
+    expect((await whole.answer).body.length).toBe(limits.httpAnswerBytes - head.length);
+    const endless = serve(head + "a".repeat(limits.httpAnswerBytes - head.length + 1));
     expect(await codeOf(endless.answer)).toBe("PROTOCOL_VIOLATION");
   });
 

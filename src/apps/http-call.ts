@@ -26,8 +26,6 @@ export interface HttpAnswer {
   readonly body: string;
 }
 
-const answerBytesMax = 4 * 1024 * 1024;
-
 /** @throws SallyError PROTOCOL_VIOLATION for what is not HTTP or too long, LINK_LOST when it broke off, CONNECT_TIMEOUT when the signal's time is over, or its reason */
 export function callHttp(duplex: Duplex, call: HttpCall, signal: AbortSignal): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
@@ -90,7 +88,8 @@ class AnswerReader {
   /** The answer, once complete. */
   push(chunk: Uint8Array): HttpAnswer | undefined {
     this.#totalBytes += chunk.length;
-    if (this.#totalBytes > answerBytesMax) throw new SallyError("PROTOCOL_VIOLATION", "the node's answer is too long");
+    if (this.#totalBytes > limits.httpAnswerBytes)
+      throw new SallyError("PROTOCOL_VIOLATION", "the node's answer is too long");
     let at = 0;
     while (this.#decoder === undefined) {
       const head = this.#parser.push(chunk, at);

@@ -45,9 +45,6 @@ export interface ListenerOptions {
   readonly limits: Limits;
 }
 
-/** Tries at a port that is free for both UDP and TCP, when the system may pick one. */
-const portTriesMax = 10;
-
 /** @throws SallyError ADDRESS_IN_USE, USAGE, CERTIFICATE_INVALID */
 export async function openListeners(options: ListenerOptions): Promise<NodeListeners> {
   const { config, clock, log, limits, onSession, onAccess } = options;
@@ -161,7 +158,7 @@ async function openTunnelPort(
         return { tunnel: await open(Promise.resolve(tunnel)), quic: undefined };
       }
       await tunnel.close();
-      if (error.code !== "ADDRESS_IN_USE" || config.tunnel.port !== 0 || tries >= portTriesMax) throw error;
+      if (error.code !== "ADDRESS_IN_USE" || config.tunnel.port !== 0 || tries >= limits.portTries) throw error;
     }
   }
 }

@@ -187,7 +187,7 @@ class Node implements RunningNode {
     this.#exit.announceDrain(graceMs);
     await this.#listeners.drainVisitors(graceMs);
     this.#edge.close(); // idle streams of its pool would keep their links
-    await this.#exit.drain(Math.min(graceMs, drainLinksMs));
+    await this.#exit.drain(Math.min(graceMs, this.#limits.drainLinksMs));
     await this.close();
   }
 
@@ -357,9 +357,6 @@ class Node implements RunningNode {
     return { name, state: "offline", hostHeader: { kind: "preserve" }, pathPrefix: "", originLabel: "" };
   }
 }
-
-/** After visitors are gone, links only have upgraded streams left to end. */
-const drainLinksMs = 1_000;
 
 function addRange(list: BlockList, entry: string): void {
   const [address = "", prefix] = entry.split("/");

@@ -1,6 +1,7 @@
 /** The command line: which commands there are and which flags they take. What they do is in commands/. */
 
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { limits } from "../core/limits.ts";
 import { readEnvironment } from "../apps/load-config.ts";
 import { version } from "../apps/version.ts";
 import type { CommandContext } from "./context.ts";
@@ -19,9 +20,6 @@ function parseCount(text: string): number {
   return count;
 }
 
-/** A daemon that was told to stop does not wait longer for somebody to read its last words. */
-const lastWordsMs = 1_000;
-
 /** Runs an action with its module loaded on demand, so that `sally version` does not pay for the tunnel. */
 function run<Options extends object>(load: () => Promise<Action<Options>>, { isDaemon = false } = {}) {
   return async (...raw: unknown[]): Promise<void> => {
@@ -38,7 +36,7 @@ function run<Options extends object>(load: () => Promise<Action<Options>>, { isD
     } catch (error) {
       exitCode = reportError(output, error);
     }
-    await Promise.race(isDaemon ? [output.drained(), Bun.sleep(lastWordsMs)] : [output.drained()]);
+    await Promise.race(isDaemon ? [output.drained(), Bun.sleep(limits.outputLastWordsMs)] : [output.drained()]);
     // Nothing may keep a finished command alive: a pool, a timer, a half-open socket.
     process.exit(exitCode);
   };

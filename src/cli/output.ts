@@ -4,6 +4,7 @@
  */
 
 import { SallyError, errorTable } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { createLogger, type LogFields, type LogLevel, type LogSink, type Logger } from "../core/log.ts";
 import { StreamWriter } from "./stream-writer.ts";
 
@@ -110,9 +111,6 @@ function isTerminal(stream: { readonly isTTY?: boolean }): boolean {
   return stream.isTTY ?? false;
 }
 
-/** Characters that wait for a reader who does not read: more are dropped. */
-const queueMax = 4 * 1024 * 1024;
-
 export interface OutputOptions {
   readonly isJson: boolean;
   readonly noColor: boolean;
@@ -121,8 +119,8 @@ export interface OutputOptions {
 }
 
 export function createOutput({ isJson, noColor, isDumb }: OutputOptions): Output {
-  const stdout = new StreamWriter(() => Bun.stdout.writer(), queueMax);
-  const stderr = new StreamWriter(() => Bun.stderr.writer(), queueMax);
+  const stdout = new StreamWriter(() => Bun.stdout.writer(), limits.outputQueueChars);
+  const stderr = new StreamWriter(() => Bun.stderr.writer(), limits.outputQueueChars);
   const isStderrTerminal = isTerminal(process.stderr);
   const paint = createPaint(!noColor && isTerminal(process.stdout));
   const logPaint = createPaint(!noColor && isStderrTerminal);

@@ -101,6 +101,29 @@ describe("the admin API", () => {
     expect(await codeOf(client.revokeEnrolment("none"))).toBe("NOT_FOUND");
   });
 
+  test("lists so much and no more: the newest, where there is an order", async () => {
+    const client = createAdminClient({ request: transport, adminToken });
+    const count = limits.apiListMax + 1;
+    const atMs = clock.wallMs();
+    for (let i = 0; i < count; i++) {
+      reserve(`name-${i}`, `owner-${Math.floor(i / 10)}`);
+      const times = { createdMs: atMs, renewedMs: atMs + i, revokedMs: undefined };
+      registry.putEnrolment({
+        keyFingerprint: `k${i}`,
+        tokenId: "tok_1",
+        identity: "ada",
+        installation: "i",
+        ...times,
+      });
+      registry.audit({ atMs, actor: "test", action: `act-${i}`, subject: "x" });
+    }
+    expect(await client.tunnels()).toHaveLength(limits.apiListMax);
+    const keys = (await client.enrolments()).map(({ keyFingerprint }) => keyFingerprint);
+    expect([keys.length, keys[0], keys.at(-1)]).toEqual([limits.apiListMax, `k${count - 1}`, "k1"]);
+    const actions = (await client.audit()).map(({ action }) => action);
+    expect([actions.length, actions[0], actions.at(-1)]).toEqual([limits.apiListMax, `act-${count - 1}`, "act-1"]);
+  });
+
   test("tells health to anybody and readiness as it is", async () => {
     expect(await call({ target: "/healthz", authority: "10.0.0.1" })).toMatchObject({ status: 200, text: "ok\n" });
     expect((await call({ target: "/readyz" })).status).toBe(200);
@@ -236,6 +259,16 @@ describe("the admin API", () => {
     for (const body of wrong) expect((await mint({ body: JSON.stringify(body) })).code).toBe("BAD_REQUEST");
     expect((await mint({ body: JSON.stringify({ label: "x", expiresMs: 1 }) })).code).toBe("USAGE");
     expect((await mint({ body: JSON.stringify({ label: "x", names: ["*", "a", "a-*"] }) })).status).toBe(201);
+  });
+
+  test("takes so many patterns and ports for a token, and no more", async () => {
+    const of = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
+    const most = limits.tokenPatternsMax;
+    const full = { label: "x", names: of(most).map((n) => `n${n}`), ports: of(most) };
+    expect((await mint({ body: JSON.stringify(full) })).status).toBe(201);
+    for (const more of [{ names: of(most + 1).map((n) => `n${n}`) }, { ports: of(most + 1) }]) {
+      expect((await mint({ body: JSON.stringify({ ...full, ...more }) })).code).toBe("BAD_REQUEST");
+    }
   });
 
   test("knows its paths exactly", async () => {

@@ -5,7 +5,6 @@
 
 export const limits = {
   // Wire (docs/protocol.md).
-  frameHeaderBytes: 8,
   framePayloadBytes: 64 * 1024,
   streamWindowInitialBytes: 64 * 1024,
   streamWindowMaxBytes: 4 * 1024 * 1024,
@@ -33,6 +32,12 @@ export const limits = {
   openWaitMs: 5_000,
   pingAfterMs: 2_000,
   linkDeadAfterMs: 6_000,
+  /** A link that is said to be gone has so long to show that it is not. */
+  suspectDeadAfterMs: 2_000,
+  /** A PING that has waited so long, and for several round trips, puts the link in doubt. */
+  doubtAfterMs: 1_000,
+  /** Indexes of lanes this far behind the newest count as used: no more of them are remembered. */
+  laneIndexWindow: 1_024,
   handshakeMs: 10_000,
 
   // Transports.
@@ -41,12 +46,38 @@ export const limits = {
   quicAloneMs: 3_000,
   quicReturnEveryMs: 20_000,
   connectMs: 10_000,
+  /** The next address of a host is tried when the one before did not answer for so long (RFC 8305 section 5). */
+  nextAddressAfterMs: 250,
+  quicAddressesMax: 4,
   reconnectBackoffMinMs: 200,
   reconnectBackoffMaxMs: 15_000,
+  /** While a node drains, and so long after, its successor may come any moment: no pause is longer than that. */
+  hurriedRetryMs: 1_000,
+  hurryAfterGraceMs: 10_000,
+  /** Streams for a link that was taken over are accepted for so long. */
+  linkRetireMs: 5_000,
+  /** A QUIC link that died early makes the next return wait twice as long, up to so many times. */
+  quicPatienceMax: 32,
   pendingHandshakes: 1_000,
   /** QUIC sessions that act on early data before they have shown that it is no replay; the others wait for that. */
   earlySessions: 100,
+  /** What a lane may say in early data: it is kept until the node has taken it, or is sent again. */
+  quicEarlyLaneBytes: 16 * 1024,
+  /** node:quic cannot connect with a ticket that has expired, which it does after two days. */
+  quicTicketMs: 24 * 60 * 60 * 1_000,
+  /** A ticket that nobody answered may be tried again, lest each outage cost the next connection its round trip. */
+  quicTicketTries: 5,
+  /** Received and not consumed, on all lanes of a session: a peer that keeps to its credit never gets there. */
+  quicUnreadBytes: 64 * 1024 * 1024,
+  /** Our own PINGs run every 2 s, so a connection that is silent for so long is gone. */
+  quicIdleMs: 10_000,
+  /** How long an end that nothing explains waits for its reason. */
+  quicReasonWaitMs: 100,
+  /** How long a listener that closes waits for the endpoint itself, after its last connection is over. */
+  quicEndpointGoneMs: 250,
   websocketSessions: 10_000,
+  /** Longer writes become several frames; longer frames are refused. */
+  websocketFrameBytes: 128 * 1024,
 
   // Sockets.
   socketQueueHighBytes: 256 * 1024,
@@ -74,15 +105,52 @@ export const limits = {
   halfCloseProbeMaxMs: 30_000,
   /** Probes that look like zeros before a chunk's size: so many, then none until the next chunk. */
   halfCloseProbeZeros: 8,
+  leadingEmptyLines: 2,
+  /** Names in Connection. Nobody nominates so many; each one costs a comparison with every field. */
+  nominatedFields: 64,
+  /** Leading zeros are legal, but not without end. */
+  chunkSizeDigits: 16,
   drainedEarlyReplyBytes: 64 * 1024,
   replayBodyBytes: 64 * 1024,
+  /** A body in more pieces than this is not kept: each piece costs an object. */
+  replayBodyPieces: 256,
+  /** RFC 9110 section 10.1.1: a client does not wait for 100 Continue for ever. */
+  continueMs: 1_000,
   connectionsPerVisitor: 20_000,
   connections: 50_000,
 
   // The edge's pool of streams to origins.
   pooledIdleMs: 4_000,
   pooledIdlePerTunnel: 1_024,
+  /** So many retries are free; then each request earns this share of one. */
+  freeRetries: 10,
   retryShare: 0.1,
+  /** Links that are over, remembered so that no late stream of theirs is kept. */
+  retiredLinks: 1_024,
+  /** Spellings of field names that are remembered with their kind, and the longest of them. */
+  fieldNames: 2_048,
+  fieldNameChars: 64,
+  /** Nonces of probes under way: the oldest falls out. */
+  probes: 10_000,
+
+  // The agent.
+  /** A tunnel that the node could not give just now, while others work, is asked for again. */
+  claimRetryMs: 5_000,
+  probeRetryMinMs: 250,
+  probeRetryMaxMs: 5_000,
+  probeHeadBytes: 16 * 1024,
+  /** While the origin is down. */
+  originRecheckMs: 2_000,
+  /** How long it may take to show whether an origin that ended took the last request. */
+  originEndSettleMs: 50,
+  /** A node that still says "invalid" after a renewal is not asked for one again before this. */
+  renewAgainAfterMs: 60_000,
+  /** Of a request's first line, for the live status. */
+  tappedLineBytes: 1024,
+  /** How long a closing agent waits until what it said last has left. */
+  agentLastWordsMs: 500,
+  /** How long running requests may take after Ctrl-C. */
+  agentStopGraceMs: 5_000,
 
   // Trust and names.
   agentCertificateMs: 24 * 60 * 60 * 1_000,
@@ -110,11 +178,34 @@ export const limits = {
   apiBodyBytes: 16 * 1024,
   apiListMax: 1_000,
   auditRecordsMax: 100_000,
+  /** How long a write waits for another process that writes to the same registry. */
+  storeLockMs: 5_000,
   generatedNameAttempts: 8,
+  /** Claims of one link that may wait for the policy; an agent sends one at a time. */
+  claimsWaiting: 16,
+  /** Names without an agent that are remembered, to answer 503 and not 404 in the moment after a link is lost. */
+  offlineNames: 10_000,
+  /** Slots, and processes of each, whose order is remembered; the least recently claimed are forgotten first. */
+  processSlots: 10_000,
+  processesPerSlot: 8,
   tokenPatternsMax: 100,
   tokensMax: 10_000,
   probeMs: 5_000,
   drainGraceMs: 30_000,
+  /** After visitors are gone, links only have upgraded streams left to end. */
+  drainLinksMs: 1_000,
+
+  // The programs.
+  /** Tries at a port that is free for both UDP and TCP, when the system may pick one. */
+  portTries: 10,
+  /** The whole answer to a request of our own: enrolment, the admin API, a probe. */
+  httpAnswerBytes: 4 * 1024 * 1024,
+  /** Characters that wait for a reader who does not read: more are dropped. */
+  outputQueueChars: 4 * 1024 * 1024,
+  /** A daemon that was told to stop does not wait longer for somebody to read its last words. */
+  outputLastWordsMs: 1_000,
+  /** Each terminal with an agent of its own has an embedded node of its own, with its own folder. */
+  embeddedNodes: 8,
 } as const;
 
 export type Limits = { readonly [K in keyof typeof limits]: number };

@@ -17,7 +17,7 @@ function record(side: MemoryDuplex, consume = true) {
   return seen;
 }
 
-const settle = () => new Promise((resolve) => setTimeout(resolve, 1));
+const settle = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 test("bytes arrive in order, cut as asked, and both ends close cleanly once", async () => {
   const [left, right] = memoryDuplexPair({ nextChunkBytes: () => 3 });

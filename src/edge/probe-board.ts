@@ -12,7 +12,6 @@ import type { Limits } from "../core/limits.ts";
 export const probeFieldName = "sally-probe";
 
 const nonceBytes = 16;
-const probesMax = 10_000;
 
 interface Probe {
   readonly tunnel: string;
@@ -21,18 +20,18 @@ interface Probe {
 
 export interface ProbeBoardOptions {
   readonly clock: Clock;
-  readonly limits: Pick<Limits, "probeMs">;
+  readonly limits: Pick<Limits, "probeMs" | "probes">;
 }
 
 export class ProbeBoard {
   readonly #clock: Clock;
-  readonly #probeMs: number;
+  readonly #limits: ProbeBoardOptions["limits"];
   /** In the order of issue, which is the order of expiry. */
   readonly #probes = new Map<string, Probe>();
 
   constructor({ clock, limits }: ProbeBoardOptions) {
     this.#clock = clock;
-    this.#probeMs = limits.probeMs;
+    this.#limits = limits;
   }
 
   /** Probes that were issued and neither used nor dropped: the hot path skips the look-up when it is 0. */
@@ -40,17 +39,17 @@ export class ProbeBoard {
     return this.#probes.size;
   }
 
-  /** A nonce for one probe of the tunnel `name`; valid for `limits.probeMs`. The oldest falls out above 10,000. */
+  /** A nonce for one probe of the tunnel `name`; valid for `limits.probeMs`. The oldest falls out above `limits.probes`. */
   issue(name: string): string {
     this.#dropExpired();
-    if (this.#probes.size >= probesMax) {
+    if (this.#probes.size >= this.#limits.probes) {
       for (const oldest of this.#probes.keys()) {
         this.#probes.delete(oldest);
         break;
       }
     }
     const nonce = hexEncode(crypto.getRandomValues(new Uint8Array(nonceBytes)));
-    this.#probes.set(nonce, { tunnel: name, expiresMs: this.#clock.nowMs() + this.#probeMs });
+    this.#probes.set(nonce, { tunnel: name, expiresMs: this.#clock.nowMs() + this.#limits.probeMs });
     return nonce;
   }
 

@@ -204,9 +204,12 @@ describe("claims", () => {
   test("a flood of claims ends the link", async () => {
     const { linkUp } = setUp();
     const link = await linkUp();
-    for (let i = 0; i < 17; i++) {
-      link.receive({ type: "claim", requestId: i, process: "p1", tunnels: [request("demo", {})] });
-    }
+    const claim = (requestId: number): void =>
+      link.receive({ type: "claim", requestId, process: "p1", tunnels: [request("demo", {})] });
+    for (let i = 0; i < limits.claimsWaiting; i++) claim(i);
+    await settle(20 * limits.claimsWaiting);
+    expect(link.sentOf("claimed")).toHaveLength(limits.claimsWaiting);
+    for (let i = 0; i <= limits.claimsWaiting; i++) claim(i);
     await settle();
     expect(link.closeError?.code).toBe("PROTOCOL_VIOLATION");
   });

@@ -67,8 +67,6 @@ export interface Exit {
 
 /** Served names have their leases extended this often. */
 const touchEveryMs = 10 * 60_000;
-/** Claims of one link that may wait for the policy; an agent sends one at a time. */
-const claimsWaitingMax = 16;
 
 export function createExit(options: ExitOptions): Exit {
   return new ExitNode(options);
@@ -273,7 +271,7 @@ class ExitNode implements Exit {
 
   #queueClaim(state: LinkState, message: Extract<ControlMessage, { readonly type: "claim" }>): void {
     const work = this.#claimWork.get(state) ?? { waiting: 0, tail: Promise.resolve() };
-    if (work.waiting >= claimsWaitingMax) {
+    if (work.waiting >= this.#options.limits.claimsWaiting) {
       return state.link.close(new SallyError("PROTOCOL_VIOLATION", "Too many claims wait for an answer."));
     }
     this.#claimWork.set(state, work);

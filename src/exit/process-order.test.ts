@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { limits } from "../core/limits.ts";
 import { ProcessOrder } from "./process-order.ts";
 
 test("only the latest process of a slot is current", () => {
@@ -20,4 +21,12 @@ test("remembers a bounded number of slots, and forgets the oldest first", () => 
   order.note("3", "a");
   expect(order.size).toBe(2);
   expect(order.isSuperseded("1", "a")).toBe(false);
+});
+
+test("remembers a bounded number of processes of a slot, the latest ones", () => {
+  const order = new ProcessOrder();
+  for (let i = 0; i <= limits.processesPerSlot; i++) order.note("s", `p${i}`);
+  expect(order.isSuperseded("s", "p0")).toBe(false); // forgotten
+  expect(order.isSuperseded("s", "p1")).toBe(true);
+  expect(order.isSuperseded("s", `p${limits.processesPerSlot}`)).toBe(false);
 });

@@ -3,16 +3,13 @@
  * network change cannot take the name from the newer one: two processes would else replace each other for ever.
  */
 
-/** Slots remembered; the least recently claimed are forgotten first. */
-const slotsMax = 10_000;
-/** Processes remembered for each slot. */
-const processesMax = 8;
+import { limits } from "../core/limits.ts";
 
 export class ProcessOrder {
   readonly #slots = new Map<string, readonly string[]>();
   readonly #slotsMax: number;
 
-  constructor(max = slotsMax) {
+  constructor(max: number = limits.processSlots) {
     this.#slotsMax = max;
   }
 
@@ -31,7 +28,7 @@ export class ProcessOrder {
   /** The process holds the slot now. */
   note(slot: string, process: string): void {
     const processes = this.#slots.get(slot) ?? [];
-    const next = processes.at(-1) === process ? processes : [...processes, process].slice(-processesMax);
+    const next = processes.at(-1) === process ? processes : [...processes, process].slice(-limits.processesPerSlot);
     this.#slots.delete(slot);
     this.#slots.set(slot, next);
     if (this.#slots.size <= this.#slotsMax) return;

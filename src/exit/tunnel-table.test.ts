@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { limits } from "../core/limits.ts";
 import { StubLink } from "../wire/testing/stub-link.ts";
 import { TunnelTable, type LinkState, type PlaceRequest } from "./tunnel-table.ts";
 
@@ -17,13 +18,13 @@ test("names without an agent are remembered, but not without bound", () => {
   const table = new TunnelTable();
   const served = stateOf(new StubLink());
   table.place(served, { ...request, name: "served" });
-  for (let i = 0; i < 10_002; i++) {
+  for (let i = 0; i < limits.offlineNames + 2; i++) {
     const state = stateOf(new StubLink());
     table.place(state, { ...request, name: `gone-${i}` });
     table.removeLink(state);
   }
   expect(table.members("gone-0")).toBeUndefined();
-  expect(table.members("gone-10001")).toEqual([]);
+  expect(table.members(`gone-${limits.offlineNames + 1}`)).toEqual([]);
   expect(table.members("served")).toHaveLength(1);
   expect(table.liveCount).toBe(1);
   expect([...table.liveNames()]).toEqual(["served"]);

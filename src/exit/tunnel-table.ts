@@ -5,6 +5,7 @@
  */
 
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import type { HostHeaderPolicy, TunnelEntry } from "../ports/tunnel-directory.ts";
 import type { Link } from "../wire/link.ts";
 import { ProcessOrder } from "./process-order.ts";
@@ -47,9 +48,6 @@ export interface PlaceResult {
   readonly replaced: readonly Membership[];
   readonly superseded: readonly Membership[];
 }
-
-/** Names without an agent that are remembered, to answer 503 and not 404 in the moment after a link is lost. */
-const rememberedNames = 10_000;
 
 export class TunnelTable {
   readonly #tunnels = new Map<string, Membership[]>();
@@ -157,7 +155,7 @@ export class TunnelTable {
   }
 
   #trim(): void {
-    if (this.#tunnels.size - this.#liveCount <= rememberedNames) return;
+    if (this.#tunnels.size - this.#liveCount <= limits.offlineNames) return;
     for (const [name, members] of this.#tunnels) {
       if (members.length > 0) continue;
       this.#tunnels.delete(name);

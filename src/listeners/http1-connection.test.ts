@@ -753,6 +753,10 @@ describe("a visitor that ended its side", () => {
     expect(client.take()).toBe("HTTP/1.1 100 Continue\r\n\r\n");
     await advance(60_000);
     expect(client.take().length / "HTTP/1.1 100 Continue\r\n\r\n".length).toBe(5); // after 1.5, 3.5, 7.5, 15.5 and 31.5 s
+    await advance(1_500 + limits.halfCloseProbeMaxMs); // the next after 61.5 s: the pause does not double any more
+    expect(client.take().length / "HTTP/1.1 100 Continue\r\n\r\n".length).toBe(2);
+    await advance(10 * limits.halfCloseProbeMaxMs);
+    expect(client.take().length / "HTTP/1.1 100 Continue\r\n\r\n".length).toBe(10);
   });
 
   test("is probed with zeros before a chunk's size while its reply is silent, and only so many", async () => {

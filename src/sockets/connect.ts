@@ -6,6 +6,7 @@
 import { formatAddress, type Address } from "../core/address.ts";
 import { systemClock, type Clock } from "../core/clock.ts";
 import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { openRaw, type ConnectedSocket } from "./open-raw.ts";
 import { knownAddresses, resolveHost } from "./resolve-host.ts";
 import { staggered } from "./staggered.ts";
@@ -26,8 +27,6 @@ export interface ConnectOptions {
   readonly closeCode?: ErrorCode;
   readonly clock?: Clock;
 }
-
-const staggerMs = 250;
 
 /** @throws SallyError CONNECT_FAILED, CONNECT_TIMEOUT, CANCELLED, and `tls.failureCode` for a certificate that does not verify */
 export async function connectSocket(target: SocketTarget, options: ConnectOptions): Promise<ConnectedSocket> {
@@ -51,7 +50,7 @@ async function connectToAny({ host, port }: Address, { signal, clock, open }: At
   try {
     return await staggered({
       attempts: addresses.map((address) => (attemptSignal) => open({ host: address, port }, attemptSignal)),
-      staggerMs,
+      staggerMs: limits.nextAddressAfterMs,
       clock,
       signal,
       discard: (late) => late.duplex.reset(new SallyError("CANCELLED")),

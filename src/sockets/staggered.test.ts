@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { FakeClock } from "../core/fake-clock.ts";
+import { limits } from "../core/limits.ts";
 import { alternate } from "./resolve-host.ts";
 import { staggered } from "./staggered.ts";
 
@@ -18,7 +19,7 @@ function setUp(count: number) {
       started.push({ index, signal });
       return deferred.promise;
     }),
-    staggerMs: 250,
+    staggerMs: limits.nextAddressAfterMs,
     clock,
     signal: abort.signal,
     discard: (late) => void discarded.push(late),

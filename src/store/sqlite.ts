@@ -28,7 +28,7 @@ export function openSqliteRegistry(path: string): SqliteRegistry {
     closeSync(openSync(path, "a", 0o600));
     chmodSync(path, 0o600);
     database = new Database(path, { strict: true });
-    database.run("PRAGMA busy_timeout = 5000");
+    database.run(`PRAGMA busy_timeout = ${limits.storeLockMs}`);
     database.run("PRAGMA journal_mode = WAL");
     database.run("PRAGMA synchronous = FULL");
     migrate(database, path);

@@ -139,6 +139,28 @@ describe("certificates", () => {
     expect(await codeOf(verifyCertificate(der, ca, startMs - limits.clockSkewMs - 1))).toBe("CERTIFICATE_INVALID");
   });
 
+  test("of a node and of the CA hold from a day ago, the CA's for twenty years", async () => {
+    const node = certificateTimes(await issue({ role: "node", identity: "node", tokenId: undefined }));
+    expect(node.notBeforeMs).toBe(nowMs - limits.nodeCertificateBackdateMs);
+    const times = certificateTimes(ca.certificate);
+    expect(times.notBeforeMs).toBe(nowMs - limits.nodeCertificateBackdateMs);
+    expect(times.notAfterMs).toBe(nowMs + limits.caCertificateMs);
+  });
+
+  test("may have 4 KiB, and no byte more", async () => {
+    const ofBytes = async (bytes: number): Promise<Uint8Array> => {
+      let hostBytes = 3_000;
+      for (;;) {
+        const der = await issue({ role: "node", identity: "node", tokenId: undefined, hosts: ["h".repeat(hostBytes)] });
+        if (der.length === bytes) return der;
+        hostBytes += bytes - der.length; // more than once: a signature's length varies
+      }
+    };
+    expect(await codeOf(verifyCertificate(await ofBytes(limits.certificateBytes), ca, nowMs))).toBe("none");
+    const above = verifyCertificate(await ofBytes(limits.certificateBytes + 1), ca, nowMs);
+    expect(await codeOf(above)).toBe("CERTIFICATE_INVALID");
+  });
+
   test("of another CA are refused, also when it has the same name", async () => {
     const other = (await createCa({ nowMs })).ca;
     expect(await codeOf(verifyCertificate(await issue({ ca: other }), ca, nowMs))).toBe("CERTIFICATE_INVALID");

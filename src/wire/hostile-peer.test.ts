@@ -11,6 +11,7 @@ import { record, settle } from "./testing/link-pair.ts";
 import { hostilePair, RawPeer, type HostilePair } from "./testing/raw-peer.ts";
 import { WindowBudget } from "./window-budget.ts";
 
+const http = { tunnel: "demo", protocol: "http" } as const;
 const holds = { onStream: (stream: Parameters<typeof record>[0]) => void record(stream, { consumes: false }) };
 
 function expectEnded({ link, seen, peer }: HostilePair, code: ErrorCode): void {
@@ -109,6 +110,25 @@ test("the window takes exactly 64 KiB, and control messages and frames of unknow
   await settle();
   expect(seen.closes).toEqual([]);
   expect(link.streamCount).toBe(1);
+});
+
+test("of a reason that is too long no more is kept than its limit", async () => {
+  const pair = await hostilePair();
+  const [stream, other] = [record(pair.link.open(http)), record(pair.link.open(http))];
+  await settle();
+  const [first, second] = pair.peer.frames
+    .filter(({ type }) => type === frameType.open)
+    .map(({ streamId }) => streamId);
+  const long = new Uint8Array(60_000).fill(97);
+  const aborting = (code: ErrorCode): Uint8Array =>
+    concatBytes([Uint8Array.of(0, errorTable[code].wire), new Uint8Array(8), long]);
+  pair.peer.pack(frameType.reset, first!, aborting("ORIGIN_RESET"));
+  pair.peer.pack(frameType.refused, second!, aborting("ORIGIN_REFUSED"));
+  pair.peer.pack(frameType.goaway, 0, concatBytes([Uint8Array.of(0, errorTable.INTERNAL.wire), long])).flush();
+  await settle();
+  const kept = "a".repeat(limits.reasonBytes);
+  expect([stream, other].map(({ closes }) => closes[0]?.message)).toEqual([kept, kept]);
+  expect(pair.seen.closes.map((error) => [error?.code, error?.message])).toEqual([["INTERNAL", kept]]);
 });
 
 test("an unknown protocol in OPEN refuses the stream only", async () => {
@@ -260,7 +280,7 @@ test("a lane that cannot show that it belongs to the link is dropped, and the li
     await peerSession.openLane(signal);
     const lane = new RawPeer(peerSession.lanes.at(-1)!);
     lane.send(payload);
-    await settle();
+    while (lane.closeError === undefined && lane.frames.length === 0) await settle(1); // refused or JOINED
     return lane;
   };
   const good = await encodeJoin(welcome.linkId, 1, welcome.laneSecret);

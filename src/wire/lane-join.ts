@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { base64UrlDecode, base64UrlEncode, concatBytes, equalConstantTime, utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { parse } from "./handshake.ts";
 
 const joinSchema = z.object({
@@ -16,9 +17,6 @@ const joinSchema = z.object({
 });
 export const joinedSchema = z.object({ type: z.literal("joined") });
 export const joinedPayload = utf8Encode('{"type":"joined"}');
-
-/** Indexes this far behind the newest count as used. */
-const indexWindow = 1_024;
 
 export async function encodeJoin(linkId: string, lane: number, secret: Uint8Array): Promise<Uint8Array> {
   const mac = base64UrlEncode(await laneMac(linkId, lane, secret));
@@ -51,12 +49,12 @@ export class JoinGuard {
     const join = parse(joinSchema, payload);
     const expected = await laneMac(this.#linkId, join.lane, this.#secret);
     const isOurs = join.link === this.#linkId && equalConstantTime(base64UrlDecode(join.mac), expected);
-    if (!isOurs || this.#used.has(join.lane) || join.lane <= this.#newest - indexWindow) {
+    if (!isOurs || this.#used.has(join.lane) || join.lane <= this.#newest - limits.laneIndexWindow) {
       throw new SallyError("AUTH_FAILED", "the lane does not belong to this link");
     }
     this.#used.add(join.lane);
     this.#newest = Math.max(this.#newest, join.lane);
-    for (const index of this.#used) if (index <= this.#newest - indexWindow) this.#used.delete(index);
+    for (const index of this.#used) if (index <= this.#newest - limits.laneIndexWindow) this.#used.delete(index);
     return join.lane;
   }
 }

@@ -3,6 +3,7 @@ import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { limits } from "../core/limits.ts";
+import { encodeJoin } from "./lane-join.ts";
 import type { IncomingStream } from "./link.ts";
 import { linkPair, record, settle, type Recording } from "./testing/link-pair.ts";
 import { WindowBudget } from "./window-budget.ts";
@@ -166,9 +167,33 @@ describe("losing a lane", () => {
     await settle();
     expect(pair.agent.laneCount).toBe(2);
     clock.advance(limits.reconnectBackoffMinMs);
-    await settle();
-    expect(pair.agent.laneCount).toBe(3);
+    while (pair.agent.laneCount < 3) await settle(1);
     expect(pair.agentSeen.closes).toEqual([]);
+  });
+
+  test("lanes that cannot be opened are tried again for ever, ever more slowly up to a bound", async () => {
+    const clock = new FakeClock();
+    const pair = await linkPair({ lanes: 2, agent: { clock }, node: { clock } });
+    const triedAtMs: number[] = [];
+    pair.agentSession.openLane = () => {
+      triedAtMs.push(clock.nowMs());
+      return Promise.reject(new SallyError("LINK_LOST"));
+    };
+    const lostMs = clock.nowMs();
+    pair.agentSession.lanes[1]!.fail(new SallyError("LINK_LOST"));
+    while (triedAtMs.length < 12) {
+      clock.advance(100);
+      await encodeJoin("", 1, new Uint8Array(32)); // an attempt that has begun computes its own before
+      await settle(1);
+    }
+    const pauses = triedAtMs.map((atMs, i) => atMs - (triedAtMs[i - 1] ?? lostMs));
+    for (const [i, pauseMs] of pauses.entries()) {
+      const mostMs = Math.min(limits.reconnectBackoffMinMs * 2 ** i, limits.reconnectBackoffMaxMs);
+      expect(pauseMs).toBeGreaterThanOrEqual(mostMs / 2);
+      expect(pauseMs).toBeLessThanOrEqual(mostMs + 100);
+    }
+    expect(pair.agentSeen.closes).toEqual([]);
+    pair.agent.close();
   });
 
   test("control messages that were under way are sent again, once, in order", async () => {

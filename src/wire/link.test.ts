@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { linkPair, record, settle } from "./testing/link-pair.ts";
 
 const http = { tunnel: "demo", protocol: "http" } as const;
@@ -77,6 +78,46 @@ test("a reset reaches the peer with code and delivered bytes, and the resetting 
   expect(stream.deliveredBytes).toBe(500);
   expect(agentSide.closes).toEqual([]);
   expect([node.streamCount, agent.streamCount]).toEqual([0, 0]);
+});
+
+test("a reason arrives up to its limit, and is cut there between characters", async () => {
+  const said = [
+    "a".repeat(limits.reasonBytes),
+    "a".repeat(limits.reasonBytes + 1),
+    "\u20ac".repeat(limits.reasonBytes),
+  ];
+  const left = [...said];
+  const { node, agentSeen } = await linkPair({
+    agent: { onStream: (stream) => stream.refuse(new SallyError("ORIGIN_REFUSED", left.shift())) },
+  });
+  const recordings = said.map(() => record(node.open(http)));
+  await settle();
+  const whole = "a".repeat(limits.reasonBytes);
+  const cut = "\u20ac".repeat(Math.floor(limits.reasonBytes / 3));
+  expect(recordings.map(({ closes }) => closes[0]?.message)).toEqual([whole, whole, cut]);
+  node.close(new SallyError("CERTIFICATE_REVOKED", said[2]));
+  await settle();
+  expect(agentSeen.closes.map((error) => error?.message)).toEqual([cut]);
+});
+
+test("a control message of 64 KiB arrives; a byte more is the caller's mistake, and the link lives", async () => {
+  const { agent, nodeSeen, agentSeen } = await linkPair();
+  const release = (bytes: number) => {
+    const names = Array.from({ length: 300 }, () => "x".repeat(200));
+    const restBytes = bytes - JSON.stringify({ type: "release", names }).length;
+    names.push(...Array.from({ length: 20 }, () => "y".repeat(Math.floor(restBytes / 20) - 3)));
+    const message = { type: "release" as const, names };
+    names[0] += "z".repeat(bytes - JSON.stringify(message).length);
+    return message;
+  };
+  const largest = release(limits.controlMessageBytes);
+  expect(JSON.stringify(largest).length).toBe(limits.controlMessageBytes);
+  agent.send(largest);
+  expect(() => agent.send(release(limits.controlMessageBytes + 1))).toThrow("is too large");
+  agent.send({ type: "headroom", value: 1 });
+  await settle();
+  expect(nodeSeen.messages).toEqual([largest, { type: "headroom", value: 1 }]);
+  expect(agentSeen.closes).toEqual([]);
 });
 
 test("control messages arrive in order", async () => {

@@ -9,10 +9,7 @@ import type { Limits } from "../core/limits.ts";
 /** How often the round trip is measured although the link is not silent. */
 const measureEveryMs = 10_000;
 const tickMs = 500;
-/** A link that is said to be gone has so long to show that it is not. */
-const suspectDeadAfterMs = 2_000;
-/** A PING that has waited so long, and for several round trips, puts the link in doubt. */
-const doubtAfterMs = 1_000;
+/** A PING puts the link in doubt only when it has waited for several round trips, too. */
 const doubtAfterRoundTrips = 4;
 
 /** A lane as liveness sees it. */
@@ -109,13 +106,14 @@ export class Liveness {
     for (const { pingedMs } of this.#options.lanes()) {
       if (pingedMs !== undefined && pingedMs >= heardMs) askedMs = Math.min(askedMs, pingedMs);
     }
-    return askedMs + Math.max(doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
+    return askedMs + Math.max(this.#options.limits.doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
   }
 
   /** When the link is dead, unless it is heard. */
   #deadMs(heardMs: number): number {
     if (this.#suspectedMs !== undefined && heardMs > this.#suspectedMs) this.#suspectedMs = undefined;
-    const deadMs = heardMs + this.#options.limits.linkDeadAfterMs;
+    const { linkDeadAfterMs, suspectDeadAfterMs } = this.#options.limits;
+    const deadMs = heardMs + linkDeadAfterMs;
     return this.#suspectedMs === undefined ? deadMs : Math.min(deadMs, this.#suspectedMs + suspectDeadAfterMs);
   }
 

@@ -5,6 +5,7 @@
  */
 
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 
 /** Growth leaves this share of the budget to new streams. */
 const growthShare = 0.75;
@@ -40,7 +41,7 @@ export class WindowBudget {
   /** An owner that drops its stream without a word holds nothing more. */
   readonly #forgotten = new FinalizationRegistry<HeldBytes>((held) => held.release());
 
-  constructor(maxBytes: number, waitersMax = 1_000) {
+  constructor(maxBytes: number, waitersMax: number = limits.openWaitersMax) {
     this.maxBytes = maxBytes;
     this.waitersMax = waitersMax;
   }

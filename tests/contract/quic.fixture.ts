@@ -204,10 +204,13 @@ export function descriptors(): number {
 }
 
 /** A UDP port that takes everything and says nothing. */
-export async function blackHole(): Promise<Disposable & { readonly address: Address }> {
+export async function blackHole(): Promise<
+  Disposable & { readonly address: Address; readonly reached: Promise<void> }
+> {
   const socket = await boundSocket();
   return {
     address: { host: "127.0.0.1", port: socket.address().port },
+    reached: new Promise((resolve) => socket.once("message", () => resolve())),
     [Symbol.dispose]: () => void socket.close(),
   };
 }
@@ -219,6 +222,8 @@ export interface UdpRelay extends AsyncDisposable {
   readonly portsSeen: number;
   /** What a NAT does that forgot its mapping. */
   changePort(): Promise<void>;
+  /** Nothing reaches the agent any more. */
+  deafen(): void;
   /** Nothing passes any more. */
   silence(): void;
 }
@@ -248,6 +253,9 @@ export async function udpRelay(node: Address): Promise<UdpRelay> {
       return outers.length;
     },
     changePort,
+    deafen() {
+      outers.at(-1)?.removeAllListeners("message");
+    },
     silence() {
       inner.removeAllListeners("message");
       outers.at(-1)?.removeAllListeners("message");

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Database } from "bun:sqlite";
 import { SallyError } from "../../src/core/errors.ts";
+import { limits } from "../../src/core/limits.ts";
 import type { EnrolmentRecord, Registry, ReserveRequest, TokenRecord } from "../../src/ports/registry.ts";
 import { MemoryRegistry } from "../../src/store/memory.ts";
 import { openSqliteRegistry } from "../../src/store/sqlite.ts";
@@ -267,6 +268,22 @@ describe("sqlite registry", () => {
     expect(await failure(() => registry.reserveName(reserve()))).toBe("STORE_FAILED");
   });
 
+  test("a file that another program holds is waited for so long, and then said to be locked", async () => {
+    const path = newPath();
+    const registry = openSqliteRegistry(path);
+    const other = new Database(path);
+    other.run("BEGIN IMMEDIATE");
+    const startedMs = performance.now();
+    expect(await message(() => registry.reserveName(reserve()))).toMatch(/is locked by another program/);
+    const waitedMs = performance.now() - startedMs;
+    expect(waitedMs).toBeGreaterThan(limits.storeLockMs - 200);
+    expect(waitedMs).toBeLessThan(limits.storeLockMs + 2_000);
+    other.run("COMMIT");
+    expect(registry.reserveName(reserve()).kind).toBe("reserved");
+    other.close();
+    registry.close();
+  }, 20_000);
+
   test("a newer file and another program's database are refused and stay untouched", async () => {
     const newer = newPath();
     openSqliteRegistry(newer).close();
@@ -283,14 +300,17 @@ describe("sqlite registry", () => {
     );
   });
 
-  test("the audit is bounded", async () => {
+  test("the audit is bounded, and forgets the oldest", () => {
     const path = newPath();
     const registry = openSqliteRegistry(path);
-    const { limits } = await import("../../src/core/limits.ts");
-    registry.audit({ atMs: 1, actor: "a", action: "first", subject: "s" });
-    run(path, `UPDATE sqlite_sequence SET seq = ${limits.auditRecordsMax} WHERE name = 'audit'`);
-    registry.audit({ atMs: 2, actor: "a", action: "second", subject: "s" });
-    expect(registry.listAudit(10).map(({ action }) => action)).toEqual(["second"]);
+    const audit = (action: string): void => registry.audit({ atMs: 1, actor: "a", action, subject: "s" });
+    const actions = (): string[] => registry.listAudit(10).map(({ action }) => action);
+    audit("first");
+    run(path, `UPDATE sqlite_sequence SET seq = ${limits.auditRecordsMax - 1} WHERE name = 'audit'`);
+    audit("last within");
+    expect(actions()).toEqual(["last within", "first"]);
+    audit("one more");
+    expect(actions()).toEqual(["one more", "last within"]);
     registry.close();
   });
 });

@@ -52,7 +52,7 @@ describe.each(transports)("$name", ({ name, holdsWriterBack, open }) => {
     const { agent, node, close } = await open();
     const near = new Ear(await agent.openLane(never));
     near.duplex.write(pattern(5, 1));
-    await Bun.sleep(30);
+    await Bun.sleep(30); // so long nobody listens
     const far = await new Lanes(node).next();
     await far.when(() => far.receivedBytes === 5);
     await close();

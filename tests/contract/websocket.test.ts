@@ -153,12 +153,16 @@ describe("bounds", () => {
   test("a session is gone with its last lane", async () => {
     const world = await openWorld();
     const [agent, node] = await Promise.all([dial(world), world.nextSession()]);
-    node.onLane = (lane) => void new Ear(lane);
+    const ears: Ear[] = [];
+    node.onLane = (lane) => void ears.push(new Ear(lane));
     const [a, b] = [await agent.openLane(never), await agent.openLane(never)];
     void new Ear(a);
     void new Ear(b);
     a.reset(new SallyError("CANCELLED"));
-    expect(await Promise.race([node.closed.then(() => "closed"), Bun.sleep(50).then(() => "open")])).toBe("open");
+    await ears[0]!.when(() => ears[0]!.isClosed);
+    b.write(pattern(5, 1));
+    await ears[1]!.when(() => ears[1]!.receivedBytes === 5);
+    expect(await Promise.race([node.closed.then(() => "closed"), Promise.resolve("open")])).toBe("open");
     b.reset(new SallyError("CREDIT_EXCEEDED"));
     expect((await node.closed)?.code).toBe("CREDIT_EXCEEDED");
     expect((await agent.closed)?.code).toBe("CREDIT_EXCEEDED");

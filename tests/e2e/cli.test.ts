@@ -5,8 +5,11 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Database } from "bun:sqlite";
 import { type AddressInfo, createServer } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
+import { limits } from "../../src/core/limits.ts";
+import { lockData } from "../../src/store/data-lock.ts";
 import { callAdmin, runSally, startOrigin, visit } from "../support/command.ts";
 import { createPublicAuthority } from "../support/public-certificates.ts";
+import { RawOrigin } from "../support/raw-origin.ts";
 import { SallyProcess, Scratch, startAgent, startNode } from "../support/sally.ts";
 import { until } from "../support/until.ts";
 
@@ -268,6 +271,22 @@ describe("without a node", () => {
     const plain = new SallyProcess(["http", String(origin.port)].concat("--json"), { env });
     expect((await plain.waitFor("tunnel"))["name"]).toBe(tunnel["name"]); // stable
     await plain.stop();
+  }, 60_000);
+
+  test("so many terminals have a node of their own; one more is told what to do", async () => {
+    using home = new Scratch();
+    const folders = Array.from({ length: limits.embeddedNodes }, (_, i) => (i === 0 ? "node" : `node-${i + 1}`));
+    const locks = folders.map((folder) => {
+      mkdirSync(home.join(folder));
+      return lockData(home.join(`${folder}/node.lock`), 0);
+    });
+    const env = { SALLY_HOME: home.path };
+    const refused = await runSally(["http", "1", "--json"], { env });
+    expect([refused.code, refused.events.at(-1)?.["code"]]).toEqual([1, "DATA_IN_USE"]);
+    locks.at(-1)!.release();
+    await using last = new SallyProcess(["http", "1", "--json"], { env });
+    await last.waitFor("embedded");
+    for (const lock of locks) lock.release();
   }, 60_000);
 
   test("an agent that was started first waits for its node and its origin, for ever", async () => {
@@ -633,6 +652,19 @@ describe("completion", () => {
     }
   }, 30_000);
 });
+
+test("an agent that is told to stop gives running requests so long, and no longer", async () => {
+  await using node = await startNode();
+  await using origin = await RawOrigin.listen(); // it never answers
+  await using agent = await startAgent({ node, target: origin.port, name: "demo" });
+  void visit(agent.url, { timeoutMs: 60_000 }).catch(() => {});
+  await (await origin.accept()).readHead();
+  const startedMs = performance.now();
+  expect(await agent.process.stop("SIGINT")).toBe(0);
+  const tookMs = performance.now() - startedMs;
+  expect(tookMs).toBeGreaterThan(limits.agentStopGraceMs - 50);
+  expect(tookMs).toBeLessThan(limits.agentStopGraceMs + 3_000);
+}, 60_000);
 
 test("a second signal ends a command that is slow to stop", async () => {
   await using node = await startNode();

@@ -270,7 +270,7 @@ describe.each([...transports])("over %s", (transport) => {
     );
     for (const byte of "HTTP/1.1 200 OK\r\nX-B: 2\r\nContent-Length: 0\r\n\r\n") {
       connection.write(byte);
-      await Bun.sleep(0);
+      await Bun.sleep(0); // as above
     }
     expect(await visitor.readHead()).toBe("HTTP/1.1 200 OK\r\nX-B: 2\r\nContent-Length: 0\r\n\r\n");
   });

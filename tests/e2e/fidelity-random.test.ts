@@ -47,7 +47,7 @@ describe.each([...transports])("over %s", (transport) => {
         const plans = Array.from({ length: chance.between(1, 3) }, (_, k) => drawPlan(chance, `${name}-${n}-${k}`));
         const bytes = plans.map((plan) => encodeRequest(plan, path.host, chance)).join("");
         visitor.write(bytes.slice(0, chance.between(1, bytes.length)));
-        await Bun.sleep(chance.between(0, 20));
+        await Bun.sleep(chance.between(0, 20)); // the random moment
         if (chance.next() < 0.5) visitor.reset();
         else visitor.close();
       }

@@ -43,7 +43,7 @@ test("POSTs to a default Node server, spaced as long as it keeps connections, ar
       const spaceMs = 4_900 + (200 * n) / (perPath - 1);
       const mine: Answer[] = [];
       for (let round = 0; round < rounds; round++) {
-        if (round > 0) await Bun.sleep(spaceMs);
+        if (round > 0) await Bun.sleep(spaceMs); // about when the origin gives up
         const body = `${transport} ${n} ${round}`;
         visitor.write(`POST /p HTTP/1.1\r\nHost: ${path.host}\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
         mine.push(await readAnswer(visitor));
@@ -129,7 +129,7 @@ describe.each([...transports])("over %s", (transport) => {
           const answer = await readAnswer(visitor);
           if (answer.status === 200) expect(answer.body).toBe(id);
           else count++;
-          await Bun.sleep(idleMs - 4 + ((n * 7 + round * 3) % 9));
+          await Bun.sleep(idleMs - 4 + ((n * 7 + round * 3) % 9)); // about when the origin ends it
         }
         return count;
       }),

@@ -16,6 +16,7 @@ import type { Handler, Reply } from "../../src/http/exchange.ts";
 import { HeaderList } from "../../src/http/header-list.ts";
 import { type Http1Listener, type Http1ListenOptions, listenHttp1 } from "../../src/listeners/http1.ts";
 import { createTestAuthority } from "../contract/certificates.fixture.ts";
+import { until } from "../support/until.ts";
 
 const opened: Http1Listener[] = [];
 afterEach(async () => {
@@ -36,11 +37,11 @@ function reply(body: Body, raw: string[] = [], status = 200): Reply {
 const echo: Handler = async ({ body }) => reply(body);
 const hello: Handler = async () => reply(bytesBody(Buffer.from("hello")));
 
-/** Everything the server sends until it closes, or until `until` has come. */
+/** Everything the server sends until it closes; `onText` hears what has come so far. */
 function exchangeRaw(
   port: number,
   bytes: string | Buffer,
-  { until, end = false }: { until?: RegExp; end?: boolean } = {},
+  { onText, end = false }: { onText?: (text: string) => void; end?: boolean } = {},
 ) {
   return new Promise<{ text: string; error: NodeJS.ErrnoException | undefined }>((resolve) => {
     let text = "";
@@ -51,7 +52,7 @@ function exchangeRaw(
     });
     socket.on("data", (chunk) => {
       text += chunk.toString("latin1");
-      if (until?.test(text)) socket.destroy();
+      onText?.(text);
     });
     socket.on("end", () => socket.end());
     socket.on("error", (thrown) => (error = thrown));
@@ -98,26 +99,24 @@ test("a malformed request is answered and the answer is not lost, though bytes s
 
 test("a reply that breaks off is a reset, never a clean end", async () => {
   let reads = 0;
+  const arrived = Promise.withResolvers<void>();
   const body: Body = {
     length: 100,
     trailers: undefined,
     read: async () => {
       if (reads++ === 0) return Buffer.from("part");
-      await systemSleep();
+      await arrived.promise;
       throw new SallyError("LINK_LOST");
     },
     cancel() {},
   };
   const { address } = await listen(async () => reply(body));
-  const { text, error } = await exchangeRaw(address.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  const { text, error } = await exchangeRaw(address.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", {
+    onText: (seen) => void (seen.endsWith("part") && arrived.resolve()),
+  });
   expect(text).toEndWith("part");
   expect(error?.code).toBe("ECONNRESET");
 });
-
-/** Lets what was written reach the wire. */
-function systemSleep(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 20));
-}
 
 test("a visitor's abort reaches the exchange", async () => {
   const { promise, resolve } = Promise.withResolvers<string>();
@@ -169,7 +168,7 @@ test("over TLS the scheme is https", async () => {
 
 test("draining under load loses no request", async () => {
   const listener = await listen(async () => {
-    await systemSleep();
+    await Bun.sleep(20); // how long each request runs
     return reply(bytesBody(Buffer.from("hello")));
   });
   const { port } = listener.address;
@@ -194,7 +193,7 @@ test("draining under load loses no request", async () => {
       socket.on("close", () => (text.endsWith("hello") ? resolve() : reject(new Error(`cut off in ${text}`))));
     });
   const visitors = Array.from({ length: 20 }, visitor);
-  while (state.answered < 60) await systemSleep();
+  await until("some answers", () => state.answered >= 60);
   await listener.drain(5_000);
   await Promise.all(visitors);
   expect(listener.connectionCount).toBe(0);

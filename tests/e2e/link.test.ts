@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SallyError } from "../../src/core/errors.ts";
 import { collect, LinkRig, type RigTransport } from "../support/link-rig.ts";
+import { until } from "../support/until.ts";
 
 const cleanups: (() => unknown)[] = [];
 
@@ -54,14 +55,6 @@ function codeOf(work: Promise<unknown>): Promise<string> {
     () => "ok",
     (thrown: unknown) => (thrown instanceof SallyError ? thrown.code : String(thrown)),
   );
-}
-
-async function eventually(what: string, test: () => boolean): Promise<void> {
-  for (let i = 0; i < 500; i++) {
-    if (test()) return;
-    await Bun.sleep(10);
-  }
-  throw new Error(`did not happen: ${what}`);
 }
 
 describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) => {
@@ -132,7 +125,7 @@ describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) =>
     await newer.until("tunnel");
     expect(await older.until("fatal")).toMatchObject({ exitCode: 4, error: { code: "REPLACED" } });
     expect(await rig.get("/")).toEndWith("newer GET /");
-    await eventually("only the newer link is left", () => rig.exit.links().length === 1);
+    await until("only the newer link is left", () => rig.exit.links().length === 1);
     expect(newer.events.some(({ event }) => event === "fatal")).toBe(false);
   });
 
@@ -159,7 +152,7 @@ describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) =>
     const laptop = await rig.connect({ target: startEcho() });
     await laptop.until("tunnel");
     const stream = collect(rig.dial("demo", "raw"), "hello");
-    await eventually("the stream is open", () => rig.exit.links()[0]?.streams === 1);
+    await until("the stream is open", () => rig.exit.links()[0]?.streams === 1);
     rig.revoked.add("ann");
     expect(await codeOf(stream)).not.toBe("ok");
     expect(await laptop.until("fatal")).toMatchObject({ exitCode: 3, error: { code: "CERTIFICATE_REVOKED" } });
@@ -191,7 +184,7 @@ describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) =>
     await laptop.until("tunnel");
     const stream = rig.dial("demo", "raw");
     const reply = collect(stream, "before ");
-    await eventually("the stream is open", () => rig.exit.links()[0]?.streams === 1);
+    await until("the stream is open", () => rig.exit.links()[0]?.streams === 1);
     const drained = rig.exit.drain(5_000);
     expect(() => rig.dial()).toThrow(expect.objectContaining({ code: "DRAINING" }));
     stream.write(new TextEncoder().encode("after"));
@@ -206,9 +199,9 @@ describe.each(["websocket", "quic"] as const)("a tunnel over %s", (transport) =>
     await laptop.until("tunnel");
     const stream = rig.dial("demo", "raw");
     const reply = collect(stream, "a");
-    await eventually("the stream is open", () => laptop.agent.status().traffic.bytesFromOrigin === 1);
+    await until("the stream is open", () => laptop.agent.status().traffic.bytesFromOrigin === 1);
     const closed = laptop.agent.close(5_000);
-    await Bun.sleep(50);
+    await until("the node knows", () => rig.exit.links()[0]?.isDraining);
     stream.write(new TextEncoder().encode("b"));
     stream.end();
     expect(await reply).toBe("ab");
@@ -229,11 +222,11 @@ test("the return to QUIC fails no request, and running streams finish on the old
     }
   });
   await laptop.until("tunnel", ({ transport }) => transport === "quic");
-  await Bun.sleep(100);
+  const before = count;
+  await until("many more requests", () => count > before + 100);
   done.abort();
   await Promise.all(visitors);
-  expect(count).toBeGreaterThan(20);
-  await eventually("the WebSocket link has gone", () => rig.exit.links().length === 1);
+  await until("the WebSocket link has gone", () => rig.exit.links().length === 1);
   expect(laptop.events.some((event) => event.event === "link" && event.state === "down")).toBe(false);
 });
 

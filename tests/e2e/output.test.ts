@@ -1,7 +1,9 @@
 /** What programs read on stdout, what people see on a terminal, and what goes to the logs. */
 
 import { describe, expect, test } from "bun:test";
+import { closeSync, openSync } from "node:fs";
 import { connect } from "node:net";
+import { limits } from "../../src/core/limits.ts";
 import { runSally, startOrigin, visit } from "../support/command.ts";
 import { Scratch, startAgent, startNode, type TestNode } from "../support/sally.ts";
 import { TerminalProcess } from "../support/terminal.ts";
@@ -311,6 +313,34 @@ describe("logs", () => {
       visitor: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
     });
     expect(logged().find(({ status }) => status === 404)).toMatchObject({ host: "unknown.localhost" });
+  }, 60_000);
+
+  test("a node that is told to stop does not wait long for a reader who reads nothing", async () => {
+    using scratch = new Scratch();
+    const log = scratch.join("log");
+    expect(await Bun.spawn(["mkfifo", log]).exited).toBe(0);
+    const unread = openSync(log, "r+");
+    const ports = ["--http", "127.0.0.1:0", "--tunnel", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    const command = ["edge", "--data", scratch.join("data"), "--access-log", "--json", ...ports];
+    const child = Bun.spawn([process.execPath, "--no-env-file", "src/cli/main.ts", ...command], {
+      cwd: `${import.meta.dir}/../..`,
+      stdio: ["ignore", "pipe", unread],
+    });
+    try {
+      const { value } = await child.stdout.getReader().read();
+      const { http } = JSON.parse(new TextDecoder().decode(value)) as { http: string };
+      // More log than a pipe holds.
+      for (let i = 0; i < 100; i++) expect((await visit(`${http}/${"x".repeat(8_000)}`)).status).toBe(404);
+      const startedMs = performance.now();
+      child.kill("SIGTERM");
+      expect(await child.exited).toBe(0);
+      const tookMs = performance.now() - startedMs;
+      expect(tookMs).toBeGreaterThan(limits.outputLastWordsMs - 50);
+      expect(tookMs).toBeLessThan(limits.outputLastWordsMs + 3_000);
+    } finally {
+      child.kill("SIGKILL");
+      closeSync(unread);
+    }
   }, 60_000);
 
   test("levels hold back what is less important", async () => {

@@ -1,6 +1,8 @@
 /** SIGTERM of a node: it ends at once when it has nothing to finish, and its agents are told why the link went. */
 
 import { expect, test } from "bun:test";
+import { limits } from "../../src/core/limits.ts";
+import { startOrigin, visit } from "../support/command.ts";
 import { RawOrigin } from "../support/raw-origin.ts";
 import { RawSocket } from "../support/raw-socket.ts";
 import { Scratch, startAgent, startNode } from "../support/sally.ts";
@@ -68,3 +70,18 @@ for (const transport of transports) {
     expect(await exited).toBe(0);
   });
 }
+
+test.each(transports)(
+  "a node waits a second, not its grace, for idle streams of a %s link that is dead",
+  async (transport) => {
+    await using node = await startNode();
+    await using origin = startOrigin("app");
+    await using agent = await startAgent({ node, target: origin.port, name: "demo", transport });
+    expect((await visit(agent.url)).status).toBe(200); // its stream is in the pool now
+    agent.process.kill("SIGSTOP");
+    const tookMs = await timeToStop(node.process);
+    expect(tookMs).toBeGreaterThan(limits.drainLinksMs - 50);
+    expect(tookMs).toBeLessThan(limits.drainGraceMs / 2);
+  },
+  60_000,
+);

@@ -23,7 +23,7 @@ async function pump(socket: RawSocket, mostBytes: number): Promise<number> {
       socket.write(piece);
       written += piece.length;
     }
-    await Bun.sleep(10);
+    await Bun.sleep(10); // how often it is looked
     const taken = written - socket.queuedBytes;
     if (taken !== lastTaken) movedAtMs = performance.now();
     lastTaken = taken;
@@ -144,7 +144,7 @@ describe.each([...transports])("over %s", (transport) => {
       visitor.resume();
       read += (await visitor.readSome()).length;
       visitor.pause();
-      await Bun.sleep(1);
+      await Bun.sleep(1); // the pace
     }
     expect(read).toBe(total);
   });

@@ -3,6 +3,8 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { connect } from "node:tls";
+import { limits } from "../../src/core/limits.ts";
 import { callAdmin, makeToken, runSally, startOrigin, visit } from "../support/command.ts";
 import { SallyProcess, Scratch, startAgent, startNode, type TestNode } from "../support/sally.ts";
 import { until } from "../support/until.ts";
@@ -46,7 +48,7 @@ function endlessOrigin(): AsyncDisposable & { readonly port: number } {
       new Response(
         new ReadableStream({
           async pull(controller) {
-            await Bun.sleep(20);
+            await Bun.sleep(20); // its pace
             controller.enqueue(new Uint8Array(1_000));
           },
         }),
@@ -80,6 +82,22 @@ async function download(url: string): Promise<{ readonly started: Promise<void>;
 async function enrolments(node: TestNode): Promise<{ keyFingerprint: string; tokenId: string; renewedMs: number }[]> {
   return JSON.parse((await callAdmin(node, "GET", "/api/enrolments")).body) as never; // the API's contract
 }
+
+test("a node's own certificate holds for five years, and from a day ago for agents whose clocks are slow", async () => {
+  const startedMs = Date.now();
+  await using node = await startNode();
+  const socket = connect({ host: "127.0.0.1", port: Number(new URL(node.tunnel).port), rejectUnauthorized: false });
+  await new Promise((resolve, reject) => socket.once("secureConnect", resolve).once("error", reject));
+  const { valid_from: from, valid_to: to } = socket.getPeerCertificate();
+  socket.destroy();
+  for (const [text, expectedMs] of [
+    [from, startedMs - limits.nodeCertificateBackdateMs],
+    [to, startedMs + limits.nodeCertificateMs],
+  ] as const) {
+    expect(Date.parse(text) - expectedMs).toBeGreaterThan(-1_000); // certificates count in seconds
+    expect(Date.parse(text)).toBeLessThanOrEqual(expectedMs + Date.now() - startedMs);
+  }
+}, 60_000);
 
 test("after sally login, sally http needs neither the token nor the address again", async () => {
   await using node = await startNode();

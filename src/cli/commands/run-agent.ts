@@ -19,6 +19,7 @@ import { nodeConfigSchema } from "../../config/node-config.ts";
 import { parseOriginTarget } from "../../config/origin-target.ts";
 import { systemClock } from "../../core/clock.ts";
 import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 import type { LogLevel } from "../../core/log.ts";
 import type { HostHeaderPolicy } from "../../ports/tunnel-directory.ts";
 import { AgentView } from "../agent-view.ts";
@@ -34,10 +35,6 @@ export interface AgentFlags {
   readonly json?: boolean;
 }
 
-/** How long running requests may take after Ctrl-C. */
-const stopGraceMs = 5_000;
-/** Each terminal with an agent of its own has an embedded node of its own, with its own folder. */
-const embeddedNodesMax = 8;
 const anyPort = "127.0.0.1:0";
 
 /** @throws SallyError as the parts it starts; the number is the exit code */
@@ -83,7 +80,7 @@ export async function runAgent({ environment, output }: CommandContext, config: 
     throw error;
   } finally {
     view.close();
-    await agent?.close(stop.signal.aborted ? stopGraceMs : 0);
+    await agent?.close(stop.signal.aborted ? limits.agentStopGraceMs : 0);
     await embedded?.close();
   }
 }
@@ -108,7 +105,7 @@ async function startEmbeddedNode(environment: Environment, log: NodeDeps["log"])
     } catch (error) {
       if (!(error instanceof SallyError)) throw error;
       if (error.code === "ADDRESS_IN_USE" && http !== anyPort) http = anyPort;
-      else if (error.code === "DATA_IN_USE" && tries < embeddedNodesMax) tries++;
+      else if (error.code === "DATA_IN_USE" && tries < limits.embeddedNodes) tries++;
       else throw error;
     }
   }

@@ -4,6 +4,8 @@
  * name that matters is dropped.
  */
 
+import { limits } from "../../core/limits.ts";
+
 export const keepField = 0;
 export const dropField = 1;
 export const hostField = 2;
@@ -40,9 +42,6 @@ const kinds: ReadonlyMap<string, number> = new Map([
   ["x-real-ip", dropField],
 ]);
 
-const rememberedMax = 2_048;
-const rememberedNameMax = 64;
-
 /** Remembers the kind of each spelling it has seen, up to a bound. */
 export class FieldKinds {
   readonly #seen = new Map<string, number>();
@@ -51,7 +50,8 @@ export class FieldKinds {
     const known = this.#seen.get(name);
     if (known !== undefined) return known;
     const kind = classifyField(name);
-    if (name.length <= rememberedNameMax && this.#seen.size < rememberedMax) this.#seen.set(name, kind);
+    const { fieldNames, fieldNameChars } = limits;
+    if (name.length <= fieldNameChars && this.#seen.size < fieldNames) this.#seen.set(name, kind);
     return kind;
   }
 }

@@ -236,6 +236,15 @@ describe("a reply", () => {
     });
   }
 
+  test("may have a head of 256 KiB, and no byte more", async () => {
+    const head = (bytes: number): string => {
+      const [start, end] = ["HTTP/1.1 200 OK\r\nX: ", "\r\nContent-Length: 2\r\n\r\n"];
+      return `${start}${"a".repeat(bytes - start.length - end.length)}${end}ok`;
+    };
+    expect((await saying(head(limits.replyHeadBytes)).ask()).text).toBe("ok");
+    expect((await saying(head(limits.replyHeadBytes + 1)).fails()).code).toBe("ORIGIN_BAD_REPLY");
+  });
+
   test("with bytes behind its end gives no second reply", async () => {
     const rig = saying(`${ok}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`);
     expect((await rig.ask()).text).toBe("ok");
@@ -373,10 +382,10 @@ describe("interim replies", () => {
     const body = new FedBody([utf8Encode("data")], 4);
     const asked = rig.ask({ method: "PUT", body, fields: [["Expect", "100-continue"]] });
     await settle();
-    rig.clock.advance(900);
+    rig.clock.advance(limits.continueMs - 1);
     await settle();
     expect(body.readCount).toBe(0);
-    rig.clock.advance(400);
+    rig.clock.advance(1 + 250); // deadlines are looked at four times a second
     expect((await asked).text).toBe("ok");
     expect(rig.origin.requests[0]?.body).toBe("data");
   });

@@ -55,7 +55,7 @@ export class OriginClient {
       clock,
       limits,
       pool,
-      budget: new RetryBudget(limits.retryShare),
+      budget: new RetryBudget(limits),
       heads: new RequestHeadWriter({ isTrustedProxy }),
       dial({ tunnel, protocol, avoidLink }) {
         const request = { tunnel: tunnel.name, protocol };

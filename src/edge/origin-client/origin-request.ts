@@ -21,9 +21,6 @@ export interface OriginRequestOptions {
   readonly protocol: StreamProtocol;
 }
 
-/** RFC 9110 §10.1.1: a client does not wait for 100 Continue for ever. */
-const continueMs = 1_000;
-
 /** Refused before the origin was reached: another agent may well accept. */
 const refusals: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "ORIGIN_REFUSED",
@@ -218,7 +215,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
     this.#stream = stream;
     stream.begin(this, nowMs);
     if (this.#head.isConnectionBound) this.#parts.pool.pin(stream, this.#exchange.connection);
-    const waitMs = this.#sender?.isHeld === true ? continueMs : this.#parts.limits.replyHeadMs;
+    const waitMs = this.#sender?.isHeld === true ? this.#parts.limits.continueMs : this.#parts.limits.replyHeadMs;
     stream.dueMs = nowMs + waitMs;
     if (this.#sender !== undefined) this.#sender.attach(stream);
     else {

@@ -491,6 +491,23 @@ describe("the pool", () => {
     expect(rig.origin.last.hasEdgeEnded).toBe(true);
   });
 
+  test("remembers a bounded number of links that are over", async () => {
+    const rig = new TestRig({}, {}, { retiredLinks: 2 });
+    const late = async (): Promise<number> => {
+      rig.origin.script.onRequest = () => {};
+      const asked = rig.ask();
+      await settle();
+      rig.client.retireTunnel("demo");
+      rig.origin.last.say(ok);
+      await asked;
+      return rig.client.idleCount("demo");
+    };
+    for (const id of ["link-1", "link-2"]) rig.client.retireLink(id);
+    expect(await late()).toBe(0);
+    rig.client.retireLink("link-3");
+    expect(await late()).toBe(1); // a link that is long gone gives no streams back
+  });
+
   test("closes: a running request is still answered", async () => {
     const rig = await warmRig();
     rig.origin.script.onRequest = () => {};

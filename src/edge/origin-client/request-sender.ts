@@ -29,14 +29,12 @@ export interface SenderOwner {
   bodyCut(): void;
 }
 
-export type SenderLimits = Pick<Limits, "replayBodyBytes" | "drainedEarlyReplyBytes">;
+export type SenderLimits = Pick<Limits, "replayBodyBytes" | "replayBodyPieces" | "drainedEarlyReplyBytes">;
 
 /** Above this a piece is written by itself instead of being copied behind its head or chunk size. */
 const copyBelowBytes = 16 * 1024;
 /** A kept piece this much smaller than its buffer is copied, or it would keep the whole buffer alive. */
 const pinFactor = 2;
-/** A body in more pieces than this is not kept: each piece costs an object. */
-const keptPiecesMax = 256;
 
 export class RequestSender {
   readonly #head: OriginHead;
@@ -249,7 +247,7 @@ export class RequestSender {
   }
 
   #send(bytes: Uint8Array): void {
-    if (this.#kept !== undefined && this.#kept.length === keptPiecesMax) this.#kept = undefined;
+    if (this.#kept !== undefined && this.#kept.length === this.#limits.replayBodyPieces) this.#kept = undefined;
     this.#kept?.push(bytes);
     if (this.#sink?.write(bytes) === false) this.#isBlocked = true;
   }

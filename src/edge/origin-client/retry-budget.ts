@@ -3,19 +3,21 @@
  * each request earns a share of one.
  */
 
-const freeRetries = 10;
+import type { Limits } from "../../core/limits.ts";
 
 export class RetryBudget {
-  readonly #share: number;
-  #tokens = freeRetries;
+  readonly #limits: Pick<Limits, "retryShare" | "freeRetries">;
+  #tokens: number;
 
-  constructor(share: number) {
-    this.#share = share;
+  constructor(limits: Pick<Limits, "retryShare" | "freeRetries">) {
+    this.#limits = limits;
+    this.#tokens = limits.freeRetries;
   }
 
   /** A request began. */
   earn(): void {
-    if (this.#tokens < freeRetries) this.#tokens += this.#share;
+    const { freeRetries, retryShare } = this.#limits;
+    if (this.#tokens < freeRetries) this.#tokens += retryShare;
   }
 
   /** Takes one retry, if there is one. */

@@ -19,7 +19,6 @@ export interface StreamPoolOptions {
   readonly choose: (tunnel: string) => string | undefined;
 }
 
-const retiredLinksMax = 1_024;
 /** Idle streams that are compared by the load of their lanes. */
 const streamsLookedAt = 64;
 /** A lane with more on the way than this carries bulk. */
@@ -88,7 +87,7 @@ export class StreamPool implements StreamKeeper {
   /** Nothing new goes over this link: it drains, or lost the right to serve. */
   retireLink(linkId: string): void {
     this.#retiredLinks.add(linkId);
-    if (this.#retiredLinks.size > retiredLinksMax) {
+    if (this.#retiredLinks.size > this.#limits.retiredLinks) {
       for (const oldest of this.#retiredLinks) {
         this.#retiredLinks.delete(oldest);
         break;

@@ -90,10 +90,8 @@ const DONE = 8;
 
 /** Pieces below this are gathered: a body in one-byte chunks must not cost an object a byte. */
 const gatherBelowBytes = 1024;
-/** Leading zeros are legal, but not without end. */
-const sizeDigitsMax = 16;
 
-type ChunkLimits = Pick<Limits, "trailerBytes" | "headFields" | "chunkExtensionBytes">;
+type ChunkLimits = Pick<Limits, "trailerBytes" | "headFields" | "chunkExtensionBytes" | "chunkSizeDigits">;
 
 export class ChunkedDecoder implements BodyDecoder {
   readonly length = undefined;
@@ -196,7 +194,7 @@ export class ChunkedDecoder implements BodyDecoder {
     if (digit >= 0) {
       this.#sizeDigits = this.#state === SIZE ? this.#sizeDigits + 1 : 1;
       this.#leftBytes = (this.#state === SIZE ? this.#leftBytes * 16 : 0) + digit;
-      if (this.#sizeDigits > sizeDigitsMax || this.#leftBytes > Number.MAX_SAFE_INTEGER) {
+      if (this.#sizeDigits > this.#limits.chunkSizeDigits || this.#leftBytes > Number.MAX_SAFE_INTEGER) {
         throw this.#refusal("a chunk size is too large");
       }
       this.#state = SIZE;

@@ -3,12 +3,11 @@
  * in the one pass that looks at names. Anything two parsers could read differently is refused (RFC 9112 §6.3, §11.2).
  */
 
+import { limits } from "../../core/limits.ts";
 import { isNamed } from "../header-list.ts";
 import { listMembers, parseContentLength, type Refuse } from "./field-list.ts";
 
 const noNames: readonly string[] = [];
-/** Nobody nominates so many; each one costs a comparison with every field. */
-const nominatedMax = 64;
 
 export class FramingFields {
   /** -1 when there is none. */
@@ -97,7 +96,7 @@ export class FramingFields {
       }
       if (nominated.length === 0) return;
       this.nominated = [...this.nominated, ...nominated];
-      if (this.nominated.length > nominatedMax) throw refuse("its Connection field names too many fields");
+      if (this.nominated.length > limits.nominatedFields) throw refuse("its Connection field names too many fields");
     }
   }
 }

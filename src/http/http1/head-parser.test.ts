@@ -445,6 +445,10 @@ describe("accepted requests", () => {
       persists: false,
       nominated: ["a", "b"],
     });
+    const nominating = (count: number): string =>
+      get(`Connection: ${Array.from({ length: count }, (_, i) => `n${i}`).join(", ")}\r\n`);
+    expect(parse(nominating(limits.nominatedFields))?.nominated).toHaveLength(limits.nominatedFields);
+    expect(() => parse(nominating(limits.nominatedFields + 1))).toThrow("too many fields");
     expect(parse(get("Upgrade: websocket\r\n"))?.wantsUpgrade).toBe(false);
     expect(parse(get("Connection: upgrade\r\nUpgrade: h2c\r\n"))?.wantsUpgrade).toBe(false);
     expect(parse(get("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"))?.wantsUpgrade).toBe(false);

@@ -6,6 +6,7 @@
 
 import { concatBytes, emptyBytes } from "../../core/bytes.ts";
 import { type ErrorCode, SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 import { charClass, textBit, tokenBit } from "./char-class.ts";
 import { decodeLatin1 } from "./latin1.ts";
 
@@ -25,7 +26,6 @@ export interface HeadCodes {
 const CR = 13;
 const LF = 10;
 const COLON = 58;
-const leadingEmptyLinesMax = 2;
 
 // States. Numbers instead of strings: this is the hottest loop of the program.
 const BEFORE = 0;
@@ -94,7 +94,8 @@ export class HeadScanner {
       const byte = chunk[i]!; // i is in range
       if (this.#state === BEFORE_LF) {
         if (byte !== LF) throw this.#refusal(0, "a CR without LF before the first line");
-        if (++this.#emptyLines > leadingEmptyLinesMax) throw this.#refusal(0, "too many empty lines before the head");
+        if (++this.#emptyLines > limits.leadingEmptyLines)
+          throw this.#refusal(0, "too many empty lines before the head");
         this.#state = BEFORE;
       } else if (byte === CR) this.#state = BEFORE_LF;
       else {

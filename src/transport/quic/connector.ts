@@ -19,15 +19,6 @@ import { limits } from "../../core/limits.ts";
 import type { Connector, Session } from "../../ports/session.ts";
 import type { QuicEndpoint, QuicSession } from "node:quic";
 
-/** The next address is tried when the one before did not answer for so long (RFC 8305 section 5). */
-const nextAddressAfterMs = 250;
-const addressesMax = 4;
-
-/** node:quic cannot connect with a ticket that has expired, which it does after two days. */
-const ticketAgeMaxMs = 24 * 60 * 60 * 1_000;
-/** A ticket that nobody answered may be tried again, lest each outage cost the next connection its round trip. */
-const ticketTriesMax = 5;
-
 /** The UDP sockets of one process: every connection of a family shares one. Whoever creates it closes it. */
 export class QuicEndpoints {
   readonly #byFamily = new Map<"ipv4" | "ipv6", QuicEndpoint>();
@@ -158,7 +149,7 @@ class Dialler {
         const target = targets[started];
         if (target === undefined || isDone) return;
         started++;
-        timer = clock.after(nextAddressAfterMs, tryNext);
+        timer = clock.after(limits.nextAddressAfterMs, tryNext);
         this.#dial(target, greet, others.signal).then(
           (carrier) => {
             if (isDone) return carrier.close(new SallyError("CANCELLED"));
@@ -199,7 +190,7 @@ class Dialler {
       peerCertificate: undefined,
       limits: this.#limits,
       clock,
-      earlyMaxBytes: ticket && quicLimits.earlyLaneBytes,
+      earlyMaxBytes: ticket && limits.quicEarlyLaneBytes,
     });
     const dialled = carrier;
     const onAbort = (): void => dialled.close(toSallyError(signal.reason, "CANCELLED"));
@@ -222,7 +213,8 @@ class Dialler {
     const ticket = this.#ticket;
     if (ticket?.host !== host) return undefined;
     this.#ticket = undefined;
-    const isFresh = this.#options.clock.wallMs() - ticket.sinceMs < ticketAgeMaxMs && ticket.tries < ticketTriesMax;
+    const ageMs = this.#options.clock.wallMs() - ticket.sinceMs;
+    const isFresh = ageMs < limits.quicTicketMs && ticket.tries < limits.quicTicketTries;
     return isFresh && ticket.certPem === certPem ? { ...ticket, tries: ticket.tries + 1 } : undefined;
   }
 
@@ -244,7 +236,7 @@ class Dialler {
           ca: [utf8Encode(tls.caPem)],
           ...identityOf(tls),
           transportParams: {
-            maxIdleTimeout: quicLimits.idleSeconds,
+            maxIdleTimeout: limits.quicIdleMs / 1_000,
             initialMaxStreamsUni: 0,
             maxDatagramFrameSize: 0,
           },
@@ -276,7 +268,7 @@ async function resolve({ host, port }: Address): Promise<Address[]> {
     for (let i = 0; i < Math.max(v6.length, v4.length); i++) {
       for (const entry of [v4[i], v6[i]]) if (entry !== undefined) mixed.push({ host: entry.address, port });
     }
-    if (mixed.length > 0) return mixed.slice(0, addressesMax);
+    if (mixed.length > 0) return mixed.slice(0, limits.quicAddressesMax);
   } catch (error) {
     throw new SallyError("CONNECT_FAILED", `The name ${host} could not be resolved.`, { cause: error });
   }

@@ -11,12 +11,10 @@ import type { SendTurns, TurnTaker } from "./send-turns.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../../core/duplex.ts";
 import { SallyError, toSallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 import type { QuicStream, StreamWriter } from "node:quic";
 
 const drainable = Symbol.for("Stream.drainableProtocol");
-
-/** How long an end that nothing explains waits for its reason. */
-export const reasonWaitMs = 100;
 
 /**
  * The first byte of each stream: it makes the stream visible to the node before the link has anything to say. The
@@ -274,7 +272,7 @@ export class QuicLane implements Duplex, TurnTaker {
     // as `onreset` or as the end of the session, in this turn of the event loop or with the next packet.
     const onUnexplained = (error: unknown): void => {
       if (stream !== this.#stream || this.#isClosed || this.#unexplained !== undefined) return;
-      this.#unexplained = this.#host.clock.after(reasonWaitMs, () => onOver(error));
+      this.#unexplained = this.#host.clock.after(limits.quicReasonWaitMs, () => onOver(error));
     };
     stream.closed.then(() => (this.#isEnded ? onOver(undefined) : onUnexplained(undefined)), onOver);
     this.#read(stream).then(() => {

@@ -20,8 +20,6 @@ import type { Logger } from "../../core/log.ts";
 import type { Session } from "../../ports/session.ts";
 import type { QuicEndpoint, QuicSession, QuicStream } from "node:quic";
 
-/** How long `close` waits for the endpoint itself, after the last connection of ours is over. */
-const endpointGoneMs = 250;
 /** node:quic opens no endpoint with more. */
 const handshakeMostMs = 15_000;
 
@@ -134,7 +132,7 @@ class Listener implements QuicListener {
         ca: [utf8Encode(tls.caPem)],
         handshakeTimeout: Math.min(this.#options.handshakeMs ?? limits.handshakeMs, handshakeMostMs),
         transportParams: {
-          maxIdleTimeout: this.#options.idleSeconds ?? quicLimits.idleSeconds,
+          maxIdleTimeout: this.#options.idleSeconds ?? limits.quicIdleMs / 1_000,
           initialMaxStreamsBidi: this.#limits.lanesMax,
           initialMaxStreamsUni: 0,
           maxDatagramFrameSize: 0,
@@ -166,7 +164,7 @@ class Listener implements QuicListener {
     this.#isClosed = true;
     const gone = await this.#shut(reason);
     const late = Promise.withResolvers<void>();
-    const timer = this.#options.clock.after(endpointGoneMs, late.resolve);
+    const timer = this.#options.clock.after(limits.quicEndpointGoneMs, late.resolve);
     await Promise.race([gone.closed, late.promise]);
     timer.cancel();
   }

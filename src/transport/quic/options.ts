@@ -24,19 +24,16 @@ export const tuning = {
   maxPayloadSize: 1_452,
 } as const;
 
+/** Buffers of the library and of the system: tuned, and counted by them alone. */
 export const quicLimits = {
-  /** Our own PINGs run every 2 s, so a connection that is silent for so long is gone. */
-  idleSeconds: 10,
-  unreadMaxBytes: 64 * 1024 * 1024,
   /** Only unsent bytes count, so this does not limit the rate on long paths; larger is slower (docs/runtime-facts.md). */
   laneBufferBytes: 64 * 1024,
-  earlyLaneBytes: 16 * 1024,
   udpBufferBytes: 4 * 1024 * 1024,
 } as const;
 
 export function sessionLimits(unreadMaxBytes: number | undefined): SessionLimits {
   return {
-    unreadMaxBytes: unreadMaxBytes ?? quicLimits.unreadMaxBytes,
+    unreadMaxBytes: unreadMaxBytes ?? limits.quicUnreadBytes,
     lanesMax: limits.lanesPerLinkMax,
     laneBufferBytes: quicLimits.laneBufferBytes,
     lingerMs: limits.socketLingerMs,

@@ -5,13 +5,14 @@
  */
 
 import { closeCode, reasonOf } from "./close-codes.ts";
-import { confirmPreface, QuicLane, reasonWaitMs, type LaneHost } from "./lane.ts";
+import { confirmPreface, QuicLane, type LaneHost } from "./lane.ts";
 import type { QuicModule } from "./load-quic.ts";
 import { SendTurns } from "./send-turns.ts";
 import type { Address } from "../../core/address.ts";
 import type { Clock, Timer } from "../../core/clock.ts";
 import type { Duplex } from "../../core/duplex.ts";
 import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 import type { Session } from "../../ports/session.ts";
 import type { QuicSession, QuicStream, SocketAddressLike } from "node:quic";
 
@@ -225,7 +226,7 @@ export class QuicCarrier implements Session, LaneHost {
   /** What the peer said may come a moment after the first sign that the connection is gone. */
   async #whyClosed(cause?: unknown): Promise<SallyError> {
     const late = Promise.withResolvers<undefined>();
-    const timer = this.clock.after(reasonWaitMs, () => late.resolve(undefined));
+    const timer = this.clock.after(limits.quicReasonWaitMs, () => late.resolve(undefined));
     const reason = this.#reason ?? (await Promise.race([this.closed, late.promise])) ?? this.#reason;
     timer.cancel();
     return reason ?? new SallyError("LINK_LOST", "The QUIC connection is closed.", { cause });

@@ -4,11 +4,11 @@
  */
 
 import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 
 export const opcode = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 
-/** Longer writes become several frames; longer frames are refused. */
-export const framePayloadMaxBytes = 128 * 1024;
+export const framePayloadMaxBytes = limits.websocketFrameBytes;
 const controlMaxBytes = 125;
 const longestHeadBytes = 14;
 

@@ -82,9 +82,9 @@ export async function linkPair(options: LinkPairOptions = {}): Promise<LinkPair>
   return { agent, node, agentSeen, nodeSeen, agentSession, nodeSession };
 }
 
-/** Lets everything that is under way happen. */
+/** Lets everything that is under way happen, but for what is computed elsewhere: proofs and MACs are waited for. */
 export async function settle(turns = 3): Promise<void> {
-  for (let i = 0; i < turns; i++) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let i = 0; i < turns; i++) await new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 export interface Recording {

@@ -85,7 +85,7 @@ export class MemorySession implements Session {
     this.#resolveClosed(error);
     const peer = this.#peer;
     // A clean close lets what is queued arrive first.
-    setTimeout(() => peer?.lost(error === undefined ? undefined : new SallyError("LINK_LOST")), 1);
+    setTimeout(() => peer?.lost(error === undefined ? undefined : new SallyError("LINK_LOST")), 0);
   }
 
   /** The network between the two ends is gone. */

@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { Scratch, startAgent, startNode } from "../../support/sally.ts";
+import { until } from "../../support/until.ts";
 import type { Entry } from "./suite.ts";
 
 export interface Target {
@@ -48,7 +49,11 @@ const nginx: Target = {
     const program = Bun.which("nginx", { PATH: path });
     if (program === null) throw new Error("nginx is not installed");
     const child = Bun.spawn([program, ...argv], { stdin: "ignore", stdout: "ignore", stderr: "ignore" });
-    await Bun.sleep(500);
+    await until("nginx listens, or ends", async () => {
+      if (child.exitCode !== null) return true;
+      (await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } })).end();
+      return true;
+    });
     if (child.exitCode !== null) throw new Error(await Bun.file(scratch.join("logs/error.log")).text());
     return {
       entry: { host: "127.0.0.1", port, hostHeader: `${host.name}.${host.domain}` },
