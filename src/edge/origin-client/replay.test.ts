@@ -175,7 +175,10 @@ describe("property: an origin that goes away after any number of bytes", () => {
     lost: (side) => side.lose(),
   };
 
-  test("executes each request at most once, and exactly once when nothing of it was seen", async () => {
+  // The origin takes the whole head, and is gone before its reply.
+  const seenWhole = { method: "GET", bodyBytes: 0, isChunked: false, after: 201, chunkBytes: 1, isWarm: false };
+
+  test("executes each request at most once unless it is safe, and exactly once when nothing of it was seen", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.record({
@@ -204,9 +207,8 @@ describe("property: an origin that goes away after any number of bytes", () => {
           }
           const executions = rig.origin.requests.length;
           const isSafe = method === "GET" && bodyBytes === 0;
-          if (outcome === "ok") expect(executions).toBe(1);
-          else expect(executions).toBeLessThanOrEqual(1);
-          if (!isSafe) expect(executions).toBeLessThanOrEqual(1);
+          if (outcome === "ok") expect(executions).toBeGreaterThanOrEqual(1);
+          expect(executions).toBeLessThanOrEqual(isSafe ? 2 : 1);
           // A report of nothing delivered means that it is sent again, and then it is executed.
           const isReported = way !== "lost";
           if (after === 0 && isReported && bodyBytes <= limits.replayBodyBytes)
@@ -215,7 +217,7 @@ describe("property: an origin that goes away after any number of bytes", () => {
           for (const seen of rig.origin.requests) expect(seen.body.length).toBe(bodyBytes);
         },
       ),
-      { numRuns: 400 },
+      { numRuns: 400, examples: Object.keys(ways).map((way) => [{ ...seenWhole, way }]) },
     );
   }, 60_000);
 });
