@@ -64,7 +64,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#host = host;
     this.#sinceMs = host.coarseMs;
     this.#intake = new RequestIntake(duplex, host.options.limits, this);
-    this.#writer = new ReplyWriter(duplex, this);
+    this.#writer = new ReplyWriter(duplex, this, host.options.limits);
     this.#onReply = (reply) => this.#takeReply(reply);
     this.#onError = (thrown) => this.#takeError(thrown);
     duplex.handler = this;
@@ -203,12 +203,13 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     const { status } = head;
     if (this.#exchange !== exchange || this.#writer.isActive || status < 100 || status > 199 || status === 101) return;
     if (this.#request?.minorVersion !== 1) return; // HTTP/1.0 knows no interim replies
+    const isAwaited = status === 100 && this.#awaitsContinue;
     if (status === 100) {
       if (this.#sentContinue) return;
       this.#awaitsContinue = false;
       this.#sentContinue = true;
     }
-    this.#writer.inform(head);
+    this.#writer.inform(head, isAwaited);
   }
 
   #takeReply(reply: Reply): void {

@@ -6,6 +6,7 @@
 
 import type { Duplex } from "../core/duplex.ts";
 import { assert, SallyError, toSallyError } from "../core/errors.ts";
+import type { Limits } from "../core/limits.ts";
 import type { Body } from "../http/body.ts";
 import type { ReplyHead } from "../http/exchange.ts";
 import { HeaderList, isNamed } from "../http/header-list.ts";
@@ -39,12 +40,14 @@ const continueHead: ReplyHead = { status: 100, reason: "Continue", headers: new 
 export class ReplyWriter {
   readonly #duplex: Duplex;
   readonly #owner: ReplyOwner;
+  readonly #interimMaxBytes: number;
   #body: Body | undefined;
   #isChunked = false;
   /** Zeros that stand before the next chunk's size already. */
   #zeros = 0;
   #mustClose = false;
   #isBlocked = false;
+  #interimBytes = 0;
   #isReading = false;
   /** Body bytes that the head still promises; -1 when it promises none. */
   #leftBytes = -1;
@@ -62,9 +65,10 @@ export class ReplyWriter {
   /** Bytes given to the duplex so far. */
   writtenBytes = 0;
 
-  constructor(duplex: Duplex, owner: ReplyOwner) {
+  constructor(duplex: Duplex, owner: ReplyOwner, { interimReplyBytes }: Pick<Limits, "interimReplyBytes">) {
     this.#duplex = duplex;
     this.#owner = owner;
+    this.#interimMaxBytes = interimReplyBytes;
   }
 
   /** Bytes that the duplex has not handed on yet. */
@@ -88,6 +92,7 @@ export class ReplyWriter {
     this.status = head.status;
     this.bytesOut = 0;
     this.#zeros = 0;
+    this.#interimBytes = 0;
     this.#body = body;
     try {
       this.#pendingHead = this.#frame(head, body, terms);
@@ -122,9 +127,17 @@ export class ReplyWriter {
     this.#put(encodeReplyHead(continueHead));
   }
 
-  /** Sends an interim reply. */
-  inform(head: ReplyHead): void {
-    this.#put(encodeReplyHead(head));
+  /**
+   * Sends an interim reply. Those are hints, so one that finds no room is left out: while the visitor does not keep up,
+   * and beyond `interimReplyBytes` before one reply. If the visitor waits for it, a plain 100 Continue goes in its place.
+   */
+  inform(head: ReplyHead, isAwaited: boolean): void {
+    const bytes = encodeReplyHead(head);
+    const hasRoom = !this.#isBlocked && this.#interimBytes + bytes.length <= this.#interimMaxBytes;
+    if (hasRoom) {
+      this.#interimBytes += bytes.length;
+      this.#put(bytes);
+    } else if (isAwaited) this.sendContinue();
   }
 
   /** Sends the head of a switch of protocols; what follows is not ours to write. */

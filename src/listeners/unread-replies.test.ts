@@ -7,7 +7,7 @@ import { silentLogger } from "../core/log.ts";
 import { memoryDuplexPair } from "../core/memory-duplex.ts";
 import { bytesBody, emptyBody } from "../http/body.ts";
 import { errorReply } from "../http/error-page.ts";
-import type { Handler, Reply } from "../http/exchange.ts";
+import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import { HeaderList } from "../http/header-list.ts";
 import { serveHttp1 } from "./http1.ts";
 import { QueueWatch } from "./visitor-pace.ts";
@@ -142,4 +142,68 @@ test("a queue is stuck when no byte leaves it, whatever comes in", () => {
   expect(watch.isStuck({ queuedBytes: 2_000, writtenBytes: 2_001 }, 2_500, 1_000)).toBe(true);
   expect(watch.isStuck({ queuedBytes: 0, writtenBytes: 2_001 }, 9_000, 1_000)).toBe(false);
   expect(watch.isStuck({ queuedBytes: 5, writtenBytes: 2_006 }, 20_000, 1_000)).toBe(false); // since now
+});
+
+const hints = (bytes: number) => ({
+  status: 103,
+  reason: "Early Hints",
+  headers: new HeaderList(["Link", "x".repeat(bytes)]),
+});
+
+describe("interim replies", () => {
+  test("are left out while the visitor does not keep up, and the reply comes all the same", async () => {
+    let kept: Exchange | undefined;
+    let answer: ((reply: Reply) => void) | undefined;
+    const { visitor, seen, far } = connect((exchange) => {
+      if (exchange.request.target !== "/late") return Promise.resolve(bigReply());
+      kept = exchange;
+      return new Promise((resolve) => (answer = resolve));
+    });
+    const filling = Math.floor(limits.socketQueueHighBytes / replyBytes) + 1;
+    await visitor.send(get().repeat(filling) + get("/late"));
+    for (let n = 0; n < 100; n++) kept!.inform(hints(1_000));
+    expect(far.queuedBytes).toBeLessThan(queueMaxBytes);
+    visitor.read();
+    answer!(bigReply());
+    for (let n = 0; n < 200; n++) await settle();
+    expect(replies(seen.text)).toBe(filling + 1);
+  });
+
+  test("are relayed up to a number of bytes for one reply, and left out beyond it", async () => {
+    const frameBytes = "HTTP/1.1 103 Early Hints\r\nLink: \r\n\r\n".length;
+    const restBytes = limits.interimReplyBytes - 3 * frameBytes - 1_000 - 1;
+    for (const [overBytes, count] of [
+      [0, 3],
+      [1, 2], // the second is left out, the short one behind it still fits
+    ] as const) {
+      const { visitor, seen } = connect(async (exchange) => {
+        exchange.inform(hints(1_000));
+        exchange.inform(hints(restBytes + overBytes));
+        exchange.inform(hints(1));
+        return bigReply();
+      });
+      visitor.read();
+      await visitor.send(get());
+      await visitor.send(get()); // counted anew
+      expect(replies(seen.text)).toBe(2);
+      expect(seen.text.split("HTTP/1.1 103").length - 1).toBe(2 * count);
+    }
+  });
+
+  test("an awaited 100 comes always: without its fields when those are too long", async () => {
+    const { visitor, seen } = connect(async (exchange) => {
+      exchange.inform({
+        status: 100,
+        reason: "Go",
+        headers: new HeaderList(["A", "x".repeat(limits.interimReplyBytes)]),
+      });
+      expect(utf8Decode((await exchange.body.read())!)).toBe("abc");
+      return bigReply();
+    });
+    visitor.read();
+    await visitor.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    expect(seen.text).toBe("HTTP/1.1 100 Continue\r\n\r\n");
+    await visitor.send("abc");
+    expect(replies(seen.text)).toBe(1);
+  });
 });
