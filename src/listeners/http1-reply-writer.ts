@@ -132,7 +132,7 @@ export class ReplyWriter {
    * and beyond `interimReplyBytes` before one reply. If the visitor waits for it, a plain 100 Continue goes in its place.
    */
   inform(head: ReplyHead, isAwaited: boolean): void {
-    const bytes = encodeReplyHead(head);
+    const bytes = encodeReplyHead(withoutFields(head, isOfBody));
     const hasRoom = !this.#isBlocked && this.#interimBytes + bytes.length <= this.#interimMaxBytes;
     if (hasRoom) {
       this.#interimBytes += bytes.length;
@@ -145,7 +145,7 @@ export class ReplyWriter {
     this.status = head.status;
     this.bytesOut = 0;
     const extra = head.headers.has("connection") ? noFields : upgradeFields;
-    this.#put(encodeReplyHead(head, extra));
+    this.#put(encodeReplyHead(withoutFields(head, isOfBody), extra));
   }
 
   /** The visitor is gone. */
@@ -324,6 +324,11 @@ function isFraming(name: string): boolean {
 /** A 204 has no Content-Length (RFC 9110 §8.6). */
 function isFramingOrLength(name: string): boolean {
   return isFraming(name) || isNamed(name, "content-length");
+}
+
+/** Replies below 200 have no body, and no field that announces one (RFC 9110 §8.6, RFC 9112 §6.1). */
+function isOfBody(name: string): boolean {
+  return isNamed(name, "content-length") || isNamed(name, "transfer-encoding");
 }
 
 function withoutFields(head: ReplyHead, isDropped: (name: string) => boolean): ReplyHead {

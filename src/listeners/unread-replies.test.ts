@@ -206,4 +206,35 @@ describe("interim replies", () => {
     await visitor.send("abc");
     expect(replies(seen.text)).toBe(1);
   });
+
+  test("carry no Content-Length and no Transfer-Encoding, and keep the rest in order", async () => {
+    const fields = ["A", "1", "content-length", "40", "Link", "</a>", "Transfer-Encoding", "chunked", "B", "2"];
+    const { visitor, seen } = connect(async (exchange) => {
+      exchange.inform({ status: 103, reason: "Early Hints", headers: new HeaderList([...fields]) });
+      return bigReply();
+    });
+    visitor.read();
+    await visitor.send(get());
+    expect(seen.text).toStartWith("HTTP/1.1 103 Early Hints\r\nA: 1\r\nLink: </a>\r\nB: 2\r\n\r\nHTTP/1.1 200 OK\r\n");
+  });
+});
+
+test("a switch of protocols carries no Content-Length and no Transfer-Encoding", async () => {
+  const fields = [
+    "Upgrade",
+    "x",
+    "Content-Length",
+    "3",
+    "Connection",
+    "Upgrade",
+    "transfer-encoding",
+    "chunked",
+    "B",
+    "2",
+  ];
+  const head = { status: 101, reason: "Switching", headers: new HeaderList(fields) };
+  const { visitor, seen } = connect(async () => ({ kind: "upgrade", head, stream: memoryDuplexPair()[0] }));
+  visitor.read();
+  await visitor.send(get("/", "Connection: upgrade\r\nUpgrade: x\r\n"));
+  expect(seen.text).toBe("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\nB: 2\r\n\r\n");
 });
