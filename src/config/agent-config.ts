@@ -9,7 +9,10 @@ export const tunnelConfigSchema = z
   .object({
     target: z
       .union([z.string(), z.number().int().transform(String)])
-      .describe("PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH."),
+      .describe(
+        "PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH. A prefix is put before every request target " +
+          "and is no boundary: targets are passed on as they were sent, so `/../admin` arrives as `/prefix/../admin`.",
+      ),
     name: nameField.optional().describe("Public name; derived from identity, folder and target when absent."),
     host: z
       .string()

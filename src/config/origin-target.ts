@@ -11,7 +11,10 @@ export interface OriginTarget {
     | { readonly kind: "unix"; readonly path: string };
   /** TLS to the origin, with its certificate verified. */
   readonly isTls: boolean;
-  /** Put before every request target; without a slash at the end, empty for none. */
+  /**
+   * Put before every request target; without a slash at the end, empty for none. No boundary: targets are not normalised,
+   * so an origin that resolves `..` may be led out of it.
+   */
   readonly pathPrefix: string;
   /** How people write it: `localhost:3000`. */
   readonly label: string;
