@@ -2,19 +2,21 @@
 
 import { z } from "zod";
 import { limits } from "../core/limits.ts";
+import { isHostField } from "../core/uri-syntax.ts";
 import { nameField } from "./fields.ts";
-
-const hostHeaderPattern = /^[A-Za-z0-9._:[\]-]+$/;
 
 export const tunnelConfigSchema = z
   .object({
     target: z
       .union([z.string(), z.number().int().transform(String)])
-      .describe("PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH."),
+      .describe(
+        "PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH. A prefix is put before every request target " +
+          "and is no boundary: targets are passed on as they were sent, so `/../admin` arrives as `/prefix/../admin`.",
+      ),
     name: nameField.optional().describe("Public name; derived from identity, folder and target when absent."),
     host: z
       .string()
-      .regex(hostHeaderPattern, "use preserve, rewrite or a host name")
+      .refine(isHostField, "use preserve, rewrite or a host name, in ASCII and perhaps with a port")
       .default("preserve")
       .describe("The Host field that the origin sees: preserve, rewrite (the target's own) or a value."),
     shared: z.boolean().default(false).describe("Let other installations of the same owner serve this name too."),

@@ -37,7 +37,40 @@ describe("a target", () => {
     expect(parseOriginTarget("ftp:3").endpoint).toEqual({ kind: "tcp", host: "ftp", port: 3 });
   });
 
-  for (const bad of ["", "0", "65536", "localhost", "unix:", "http://", "http://a:b@c", "http://c/?q", "a b:3"]) {
+  test("whose prefix or host cannot stand in a head is refused with what to write instead", () => {
+    const message = (text: string): string => {
+      try {
+        parseOriginTarget(text);
+        return "taken";
+      } catch (error) {
+        return (error as SallyError).message; // the next test looks at its class
+      }
+    };
+    expect(message("http://localhost:3000/a|b")).toContain("percent-encode");
+    expect(message("http://localhost:3000/100%")).toContain("percent-encode");
+    expect(message("http://localhost:3000/a\r\nX: y")).toContain("control character");
+    expect(message("\u2603:3000")).toContain("xn--");
+    expect(message("http://{a}/")).toContain("xn--");
+    expect(parseOriginTarget("http://localhost:3000/a b/\u00e9").pathPrefix).toBe("/a%20b/%C3%A9");
+    expect(parseOriginTarget("http://\u2603/").hostHeader).toBe("xn--n3h");
+  });
+
+  test("with 100,000 slashes is read at once", () => {
+    expect(parseOriginTarget(`http://a${"/".repeat(100_000)}b`).pathPrefix).toEndWith("//b");
+  });
+
+  for (const bad of [
+    "",
+    "0",
+    "65536",
+    "localhost",
+    "unix:",
+    "http://",
+    "http://a:b@c",
+    "http://c/?q",
+    "a b:3",
+    "a\n:3",
+  ]) {
     test(`${JSON.stringify(bad)} is refused with the forms that work`, () => {
       let thrown: unknown;
       try {

@@ -2,6 +2,7 @@
 
 import { SallyError } from "../core/errors.ts";
 import { formatAddress } from "../core/address.ts";
+import { isHostField, isPathPrefix } from "../core/uri-syntax.ts";
 import { parseAddress } from "./fields.ts";
 
 export interface OriginTarget {
@@ -10,7 +11,10 @@ export interface OriginTarget {
     | { readonly kind: "unix"; readonly path: string };
   /** TLS to the origin, with its certificate verified. */
   readonly isTls: boolean;
-  /** Put before every request target; without a slash at the end, empty for none. */
+  /**
+   * Put before every request target; without a slash at the end, empty for none. No boundary: targets are not normalised,
+   * so an origin that resolves `..` may be led out of it.
+   */
   readonly pathPrefix: string;
   /** How people write it: `localhost:3000`. */
   readonly label: string;
@@ -25,6 +29,13 @@ function usage(text: string, why: string): SallyError {
   );
 }
 
+/** By hand: `/\/+$/` looks at a run of slashes once for each of them. */
+function withoutEndSlashes(path: string): string {
+  let end = path.length;
+  while (end > 0 && path.charCodeAt(end - 1) === 0x2f) end--;
+  return path.slice(0, end);
+}
+
 function tcpTarget(host: string, port: number, isTls: boolean, pathPrefix: string): OriginTarget {
   const label = formatAddress({ host, port });
   const isDefaultPort = port === (isTls ? 443 : 80);
@@ -33,6 +44,8 @@ function tcpTarget(host: string, port: number, isTls: boolean, pathPrefix: strin
 }
 
 function parseUrl(text: string): OriginTarget {
+  // URL drops line breaks and tabs without a word.
+  if (/\p{Cc}/u.test(text)) throw usage(text, "it holds a control character");
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined) throw usage(text, "the URL is malformed");
   if (url.username !== "" || url.password !== "") throw usage(text, "a target holds no user or password");
@@ -40,11 +53,21 @@ function parseUrl(text: string): OriginTarget {
   const isTls = url.protocol === "https:";
   const host = url.hostname.replace(/^\[|\]$/g, "");
   const port = url.port === "" ? (isTls ? 443 : 80) : Number(url.port);
-  return tcpTarget(host, port, isTls, url.pathname.replace(/\/+$/, ""));
+  return tcpTarget(host, port, isTls, withoutEndSlashes(url.pathname));
 }
 
 /** @throws SallyError USAGE with the forms that are understood */
 export function parseOriginTarget(text: string): OriginTarget {
+  const target = readTarget(text);
+  // Both go into request heads as they are.
+  if (!isHostField(target.hostHeader)) throw usage(text, "a host name is ASCII: write others as xn--…");
+  if (!isPathPrefix(target.pathPrefix)) {
+    throw usage(text, "percent-encode what stands in its path besides letters, digits and -._~!$&'()*+,;=:@");
+  }
+  return target;
+}
+
+function readTarget(text: string): OriginTarget {
   if (/^https?:\/\//i.test(text)) return parseUrl(text);
   if (text.startsWith("unix:")) {
     const path = text.slice("unix:".length);

@@ -99,6 +99,8 @@ export const limits = {
   replyHeadMs: 300_000,
   replyHeadBytes: 256 * 1024,
   interimReplies: 32,
+  /** Of interim heads that a visitor gets before one reply; the origin may send more. */
+  interimReplyBytes: 64 * 1024,
   keepAliveIdleMs: 75_000,
   /** A visitor that ended its side and waits for a silent reply is probed after this, then in growing intervals. */
   halfCloseProbeMs: 500,

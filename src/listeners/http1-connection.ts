@@ -9,9 +9,7 @@ import { SallyError, toSallyError } from "../core/errors.ts";
 import { relay } from "../core/relay.ts";
 import { emptyBody } from "../http/body.ts";
 import type { Reply, ReplyHead } from "../http/exchange.ts";
-import { HeaderList } from "../http/header-list.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
-import { encodeReplyHead } from "../http/http1/head-writer.ts";
 import { accessRecord } from "./access-record.ts";
 import { HalfCloseWatch } from "./half-close-watch.ts";
 import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
@@ -22,12 +20,11 @@ import { BodyRate, QueueWatch } from "./visitor-pace.ts";
 
 /**
  * idle: waits for the first byte of a head. head: part of one is here. exchange: a request is with the handler or its
- * reply is written. draining: the reply is out, the rest of its request is not in. lingering: our side has ended.
+ * reply is written. draining: the reply is out, the rest of its request is not in. full: too much of what was written
+ * waits for the visitor, so its next request does too. lingering: our side has ended.
  */
-type Phase = "idle" | "head" | "exchange" | "draining" | "lingering" | "upgraded" | "closed";
+type Phase = "idle" | "head" | "exchange" | "draining" | "full" | "lingering" | "upgraded" | "closed";
 type MessageReply = Reply & { readonly kind: "message" };
-
-const continueHead: ReplyHead = { status: 100, reason: "Continue", headers: new HeaderList() };
 
 export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, ExchangeOwner {
   readonly scheme: "http" | "https";
@@ -67,7 +64,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#host = host;
     this.#sinceMs = host.coarseMs;
     this.#intake = new RequestIntake(duplex, host.options.limits, this);
-    this.#writer = new ReplyWriter(duplex, this);
+    this.#writer = new ReplyWriter(duplex, this, host.options.limits);
     this.#onReply = (reply) => this.#takeReply(reply);
     this.#onError = (thrown) => this.#takeError(thrown);
     duplex.handler = this;
@@ -87,6 +84,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   onDrain(): void {
     this.#writer.resume();
+    if (this.#phase === "full") this.#next();
   }
 
   onClose(error: SallyError | undefined): void {
@@ -112,7 +110,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (this.#phase !== "exchange" || this.#duplex.queuedBytes > 0) return;
     if (this.#writer.isActive) this.#writer.probe(this.#host.options.limits.halfCloseProbeZeros);
     // RFC 9110 §15.2.1: who did not expect a 100 discards it.
-    else if (this.#request?.minorVersion === 1) this.#duplex.write(encodeReplyHead(continueHead));
+    else if (this.#request?.minorVersion === 1) this.#writer.sendContinue();
   }
 
   // ---- The request ----
@@ -179,7 +177,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (!this.#awaitsContinue || this.#writer.isActive || this.#intake.body?.receivedBytes !== 0) return;
     this.#awaitsContinue = false;
     this.#sentContinue = true;
-    this.#duplex.write(encodeReplyHead(continueHead));
+    this.#writer.sendContinue();
   }
 
   bodyComplete(): void {
@@ -205,12 +203,13 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     const { status } = head;
     if (this.#exchange !== exchange || this.#writer.isActive || status < 100 || status > 199 || status === 101) return;
     if (this.#request?.minorVersion !== 1) return; // HTTP/1.0 knows no interim replies
+    const isAwaited = status === 100 && this.#awaitsContinue;
     if (status === 100) {
       if (this.#sentContinue) return;
       this.#awaitsContinue = false;
       this.#sentContinue = true;
     }
-    this.#duplex.write(encodeReplyHead(head));
+    this.#writer.inform(head, isAwaited);
   }
 
   #takeReply(reply: Reply): void {
@@ -289,6 +288,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   #next(): void {
     this.#request = undefined;
+    if (this.#writer.isBlocked) return this.#enter("full");
     this.#enter("idle");
     this.#intake.resume();
     if (this.#isWaitingToStart) this.#start();
@@ -301,8 +301,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
       this.#takeError(new SallyError("ORIGIN_BAD_REPLY", "The local service switched protocols without being asked."));
       return;
     }
-    this.#duplex.write(encodeReplyHead(head, head.headers.has("connection") ? [] : ["Connection", "Upgrade"]));
-    this.#writer.status = 101;
+    this.#writer.switchProtocols(head);
     this.#logAccess();
     this.#exchange = undefined;
     this.#request = undefined; // upgraded connections live long: keep nothing
@@ -366,7 +365,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   /** Called about once a second; `elapsedMs` since the last time. */
   sweep(nowMs: number, elapsedMs: number): void {
     if (this.#phase === "upgraded") return;
-    if (this.#queueWatch.isStuck(this.#duplex.queuedBytes, nowMs, this.#host.writeStallMs)) {
+    if (this.#queueWatch.isStuck(this.#writer, nowMs, this.#host.writeStallMs)) {
       return this.abort(new SallyError("VISITOR_GONE", "The visitor stopped reading."));
     }
     const { limits } = this.#host.options;
@@ -378,6 +377,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     } else if (this.#phase === "head") {
       if (inPhaseMs >= limits.headMs) this.refuse(new SallyError("REQUEST_TIMEOUT"));
     } else if (this.#phase === "exchange") this.#sweepBody(elapsedMs);
+    else if (this.#phase === "full") return;
     else if (inPhaseMs < limits.socketLingerMs) return;
     else if (this.#phase === "draining") this.#linger();
     else if (this.#duplex.queuedBytes === 0) {

@@ -1,10 +1,12 @@
 /**
- * Writes one reply after the other to a visitor over HTTP/1.x: chooses the framing, pulls the body no faster than the
- * visitor reads, and keeps the rule that a reply which did not end as its head promised ends in a reset.
+ * Writes one reply after the other to a visitor over HTTP/1.x, with the interim ones before it: chooses the framing,
+ * pulls the body no faster than the visitor reads, and keeps the rule that a reply which did not end as its head
+ * promised ends in a reset.
  */
 
 import type { Duplex } from "../core/duplex.ts";
 import { assert, SallyError, toSallyError } from "../core/errors.ts";
+import type { Limits } from "../core/limits.ts";
 import type { Body } from "../http/body.ts";
 import type { ReplyHead } from "../http/exchange.ts";
 import { HeaderList, isNamed } from "../http/header-list.ts";
@@ -30,18 +32,22 @@ const joinBelowBytes = 16 * 1024;
 
 const closeFields: readonly string[] = ["Connection", "close"];
 const keepAliveFields: readonly string[] = ["Connection", "keep-alive"];
+const upgradeFields: readonly string[] = ["Connection", "Upgrade"];
 const noFields: readonly string[] = [];
 const zero = new Uint8Array([0x30]);
+const continueHead: ReplyHead = { status: 100, reason: "Continue", headers: new HeaderList() };
 
 export class ReplyWriter {
   readonly #duplex: Duplex;
   readonly #owner: ReplyOwner;
+  readonly #interimMaxBytes: number;
   #body: Body | undefined;
   #isChunked = false;
   /** Zeros that stand before the next chunk's size already. */
   #zeros = 0;
   #mustClose = false;
   #isBlocked = false;
+  #interimBytes = 0;
   #isReading = false;
   /** Body bytes that the head still promises; -1 when it promises none. */
   #leftBytes = -1;
@@ -56,10 +62,23 @@ export class ReplyWriter {
   status = 0;
   /** Bytes of the current or last reply. */
   bytesOut = 0;
+  /** Bytes given to the duplex so far. */
+  writtenBytes = 0;
 
-  constructor(duplex: Duplex, owner: ReplyOwner) {
+  constructor(duplex: Duplex, owner: ReplyOwner, { interimReplyBytes }: Pick<Limits, "interimReplyBytes">) {
     this.#duplex = duplex;
     this.#owner = owner;
+    this.#interimMaxBytes = interimReplyBytes;
+  }
+
+  /** Bytes that the duplex has not handed on yet. */
+  get queuedBytes(): number {
+    return this.#duplex.queuedBytes;
+  }
+
+  /** True while the duplex's queue is above its mark: `resume` follows. */
+  get isBlocked(): boolean {
+    return this.#isBlocked;
   }
 
   /** True from `start` until the reply is done, failed or cancelled. */
@@ -73,7 +92,7 @@ export class ReplyWriter {
     this.status = head.status;
     this.bytesOut = 0;
     this.#zeros = 0;
-    this.#isBlocked = false;
+    this.#interimBytes = 0;
     this.#body = body;
     try {
       this.#pendingHead = this.#frame(head, body, terms);
@@ -101,6 +120,32 @@ export class ReplyWriter {
     if (!this.#isChunked || this.#pendingHead !== undefined || this.#isBlocked || this.#zeros >= zerosMax) return;
     this.#zeros++;
     this.#write(zero);
+  }
+
+  /** Sends a plain 100 Continue. */
+  sendContinue(): void {
+    this.#put(encodeReplyHead(continueHead));
+  }
+
+  /**
+   * Sends an interim reply. Those are hints, so one that finds no room is left out: while the visitor does not keep up,
+   * and beyond `interimReplyBytes` before one reply. If the visitor waits for it, a plain 100 Continue goes in its place.
+   */
+  inform(head: ReplyHead, isAwaited: boolean): void {
+    const bytes = encodeReplyHead(withoutFields(head, isOfBody));
+    const hasRoom = !this.#isBlocked && this.#interimBytes + bytes.length <= this.#interimMaxBytes;
+    if (hasRoom) {
+      this.#interimBytes += bytes.length;
+      this.#put(bytes);
+    } else if (isAwaited) this.sendContinue();
+  }
+
+  /** Sends the head of a switch of protocols; what follows is not ours to write. */
+  switchProtocols(head: ReplyHead): void {
+    this.status = head.status;
+    this.bytesOut = 0;
+    const extra = head.headers.has("connection") ? noFields : upgradeFields;
+    this.#put(encodeReplyHead(withoutFields(head, isOfBody), extra));
   }
 
   /** The visitor is gone. */
@@ -133,7 +178,7 @@ export class ReplyWriter {
     }
     this.#extra = extra;
     this.#isExact = this.#leftBytes === body.length;
-    return hasHopFields ? withoutFraming(head, status) : head;
+    return hasHopFields ? withoutFields(head, status === 204 ? isFramingOrLength : isFraming) : head;
   }
 
   /** A body that must be empty but is not known to be: a longer one than promised has to show. */
@@ -231,6 +276,11 @@ export class ReplyWriter {
 
   #write(bytes: Uint8Array): void {
     this.bytesOut += bytes.length;
+    this.#put(bytes);
+  }
+
+  #put(bytes: Uint8Array): void {
+    this.writtenBytes += bytes.length;
     if (!this.#duplex.write(bytes)) this.#isBlocked = true;
   }
 }
@@ -271,12 +321,18 @@ function isFraming(name: string): boolean {
   }
 }
 
-/** Without the fields of one connection, and without Content-Length on a 204 (RFC 9110 §8.6). */
-function withoutFraming(head: ReplyHead, status: number): ReplyHead {
+/** A 204 has no Content-Length (RFC 9110 §8.6). */
+function isFramingOrLength(name: string): boolean {
+  return isFraming(name) || isNamed(name, "content-length");
+}
+
+/** Replies below 200 have no body, and no field that announces one (RFC 9110 §8.6, RFC 9112 §6.1). */
+function isOfBody(name: string): boolean {
+  return isNamed(name, "content-length") || isNamed(name, "transfer-encoding");
+}
+
+function withoutFields(head: ReplyHead, isDropped: (name: string) => boolean): ReplyHead {
   const kept: string[] = [];
-  for (const [name, value] of head.headers) {
-    if (isFraming(name) || (status === 204 && isNamed(name, "content-length"))) continue;
-    kept.push(name, value);
-  }
+  for (const [name, value] of head.headers) if (!isDropped(name)) kept.push(name, value);
   return { status: head.status, reason: head.reason, headers: new HeaderList(kept) };
 }

@@ -36,14 +36,23 @@ export class BodyRate {
   }
 }
 
-/** A visitor who does not read: nothing leaves our queue for too long. */
+/** What is known of the queue at a sweep. */
+export interface QueueProgress {
+  readonly queuedBytes: number;
+  /** Put into the queue since the start of the connection. */
+  readonly writtenBytes: number;
+}
+
+/** A visitor who does not read: nothing leaves our queue for too long, whether more comes in or not. */
 export class QueueWatch {
-  #lastBytes = 0;
+  /** Bytes that had left at the last sweep; -1 when nothing waited. */
+  #leftBytes = -1;
   #stuckSinceMs = 0;
 
-  isStuck(queuedBytes: number, nowMs: number, stallMs: number): boolean {
-    if (queuedBytes > 0 && queuedBytes === this.#lastBytes) return nowMs - this.#stuckSinceMs >= stallMs;
-    this.#lastBytes = queuedBytes;
+  isStuck({ queuedBytes, writtenBytes }: QueueProgress, nowMs: number, stallMs: number): boolean {
+    const leftBytes = queuedBytes === 0 ? -1 : writtenBytes - queuedBytes;
+    if (leftBytes >= 0 && leftBytes === this.#leftBytes) return nowMs - this.#stuckSinceMs >= stallMs;
+    this.#leftBytes = leftBytes;
     this.#stuckSinceMs = nowMs;
     return false;
   }

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { errorTable, SallyError, type ErrorCode } from "../core/errors.ts";
+import { isHostField, isPathPrefix } from "../core/uri-syntax.ts";
 
 const text = (max: number) => z.string().max(max);
 const name = text(253);
@@ -16,10 +17,14 @@ const names = z.array(name).max(1_000);
 const errorCodes = Object.keys(errorTable) as [ErrorCode, ...ErrorCode[]]; // the table is not empty
 const errorCode = z.enum(errorCodes).catch("INTERNAL"); // a newer peer may know more codes
 
+// Both go into the heads that origins get, so nothing may pass that ends a line or a target.
+const hostField = text(300).refine(isHostField, "not a Host: a name or an address, and perhaps a port");
+const pathPrefix = text(2_048).refine(isPathPrefix, "not empty and not an absolute path");
+
 const hostHeader = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("preserve") }),
-  z.object({ kind: z.literal("rewrite"), originHost: text(300) }),
-  z.object({ kind: z.literal("value"), value: text(300) }),
+  z.object({ kind: z.literal("rewrite"), originHost: hostField }),
+  z.object({ kind: z.literal("value"), value: hostField }),
 ]);
 
 const tunnelRequest = z.object({
@@ -28,7 +33,7 @@ const tunnelRequest = z.object({
   stableKey: text(200).optional(),
   originLabel: text(300),
   hostHeader,
-  pathPrefix: text(2_048),
+  pathPrefix,
   shared: z.boolean(),
 });
 

@@ -13,8 +13,11 @@ const mebibyte = 1024 * 1024;
 const growthMaxBytes = 128 * mebibyte;
 
 /** Writes until nothing moves any more; gives what the kernel has taken. */
-async function pump(socket: RawSocket, mostBytes: number): Promise<number> {
-  const piece = Buffer.alloc(64 * 1_024, "x");
+async function pump(
+  socket: RawSocket,
+  mostBytes: number,
+  piece: Uint8Array = Buffer.alloc(64 * 1_024, "x"),
+): Promise<number> {
   let written = 0;
   let movedAtMs = performance.now();
   let lastTaken = 0;
@@ -111,6 +114,22 @@ describe.each([...transports])("over %s", (transport) => {
       visitor.reset();
     }
     for (const growth of memory.growthBytes) expect(growth).toBeLessThan(growthMaxBytes);
+  });
+
+  test("visitors that ask again and again without reading wait, and the node does not grow with what they ask", async () => {
+    using memory = new MemoryWatch([path.node.process.pid, path.agent.process.pid]);
+    const page = "GET / HTTP/1.1\r\nHost: nobody.localhost\r\nAccept: text/html\r\n\r\n";
+    const visitor = await path.visit();
+    visitor.pause();
+    await pump(visitor, 32 * mebibyte, Buffer.from(page.repeat(1_000)));
+    const other = await ask();
+    other.connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    expect(await other.visitor.readUntil("hi")).toStartWith("HTTP/1.1 200 OK\r\n");
+    for (const growth of memory.growthBytes) expect(growth).toBeLessThan(growthMaxBytes);
+    visitor.discard();
+    visitor.resume();
+    await visitor.until(() => visitor.receivedBytes > 32 * mebibyte, "replies, now that it reads");
+    visitor.close();
   });
 
   test("origins that do not read stop the visitor, and no process grows with what it wants to send", async () => {

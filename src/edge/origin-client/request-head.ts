@@ -36,7 +36,8 @@ interface Claims {
   forwarded: string | undefined;
 }
 
-const ordinaryConnection = /^(?:keep-alive|close|upgrade|te|[ \t,])*$/i;
+/** Options of Connection that name no further field to drop. */
+const ordinaryOptions: ReadonlySet<string> = new Set(["keep-alive", "close", "upgrade", "te"]);
 
 /** `NTLM …` and `Negotiate …` authenticate a connection, not a request (RFC 4559 §6). */
 export function isConnectionBoundScheme(value: string): boolean {
@@ -76,7 +77,7 @@ class HeadPass implements OriginHead {
   expectsContinue = false;
   readonly wantsUpgrade: boolean;
   isConnectionBound = false;
-  nominated: readonly string[] = [];
+  readonly nominated: string[] = [];
   claims: Claims | undefined;
   readonly #exchange: Exchange;
   readonly #tunnel: TunnelEntry;
@@ -161,7 +162,7 @@ class HeadPass implements OriginHead {
   #noteConnection(name: string, value: string): void {
     if (this.wantsUpgrade && !this.#hasConnection) this.#add(name, "Upgrade");
     this.#hasConnection = true;
-    if (!ordinaryConnection.test(value)) this.nominated = [...this.nominated, ...listMembers(value)];
+    for (const option of listMembers(value)) if (!ordinaryOptions.has(option)) this.nominated.push(option);
   }
 
   #claim(kind: number, value: string): void {

@@ -12,14 +12,24 @@ export function cutFields(text: string, from: number, fieldCount: number): strin
   for (let n = 0; n < fieldCount; n++) {
     const colon = text.indexOf(":", at);
     const lineEnd = text.indexOf("\r", colon);
-    let start = colon + 1;
-    let end = lineEnd;
-    while (start < end && isBlank(text.charCodeAt(start))) start++;
-    while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
-    raw.push(text.slice(at, colon), text.slice(start, end));
+    raw.push(text.slice(at, colon), sliceTrimmed(text, colon + 1, lineEnd));
     at = lineEnd + 2;
   }
   return raw;
+}
+
+/** Cuts without the white space at both ends. By hand: `/[ \t]+$/` looks at a run of blanks once for each of them. */
+function sliceTrimmed(text: string, from: number, to: number): string {
+  let start = from;
+  let end = to;
+  while (start < end && isBlank(text.charCodeAt(start))) start++;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+/** Without the spaces and tabs around it. */
+export function trimBlanks(text: string): string {
+  return sliceTrimmed(text, 0, text.length);
 }
 
 function isBlank(code: number): boolean {
@@ -30,7 +40,7 @@ function isBlank(code: number): boolean {
 export function listMembers(value: string): string[] {
   const members: string[] = [];
   for (const member of value.split(",")) {
-    const trimmed = member.replace(/^[ \t]+|[ \t]+$/g, "").toLowerCase();
+    const trimmed = trimBlanks(member).toLowerCase();
     if (trimmed !== "") members.push(trimmed);
   }
   return members;

@@ -21,10 +21,14 @@ export class FramingFields {
   hasUpgrade = false;
   /** An Upgrade field asks for HTTP/2. */
   hasRefusedUpgrade = false;
-  /** Names that Connection lists besides close, keep-alive and upgrade; lower case. */
-  nominated: readonly string[] = noNames;
   host: string | undefined;
   expect: string | undefined;
+  #nominated: string[] | undefined;
+
+  /** Names that Connection lists besides close, keep-alive and upgrade; lower case. */
+  get nominated(): readonly string[] {
+    return this.#nominated ?? noNames;
+  }
 
   /** Looks at every field once. */
   static of(raw: readonly string[], minorVersion: number, refuse: Refuse): FramingFields {
@@ -87,17 +91,19 @@ export class FramingFields {
     if (value === "keep-alive" || value === "Keep-Alive") this.hasKeepAlive = true;
     else if (value === "close") this.hasClose = true;
     else {
-      const nominated: string[] = [];
       for (const option of listMembers(value)) {
         if (option === "close") this.hasClose = true;
         else if (option === "keep-alive") this.hasKeepAlive = true;
         else if (option === "upgrade") this.hasUpgradeOption = true;
-        else nominated.push(option);
+        else this.#nominate(option, refuse);
       }
-      if (nominated.length === 0) return;
-      this.nominated = [...this.nominated, ...nominated];
-      if (this.nominated.length > limits.nominatedFields) throw refuse("its Connection field names too many fields");
     }
+  }
+
+  #nominate(name: string, refuse: Refuse): void {
+    this.#nominated ??= [];
+    this.#nominated.push(name);
+    if (this.#nominated.length > limits.nominatedFields) throw refuse("its Connection field names too many fields");
   }
 }
 

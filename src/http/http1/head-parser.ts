@@ -10,7 +10,7 @@ import type { Limits } from "../../core/limits.ts";
 import type { ReplyHead, RequestHead } from "../exchange.ts";
 import { HeaderList } from "../header-list.ts";
 import { isAll, targetBit, tokenBit } from "./char-class.ts";
-import { cutFields, type Refuse } from "./field-list.ts";
+import { cutFields, type Refuse, trimBlanks } from "./field-list.ts";
 import { asksUpgrade, FramingFields, persists } from "./framing-fields.ts";
 import { type HeadCodes, HeadScanner } from "./head-scanner.ts";
 import { checkTarget, parseAuthority } from "./request-authority.ts";
@@ -100,7 +100,8 @@ export class RequestParser {
    */
   acceptOfRefused(refused: Uint8Array = emptyBytes): string | undefined {
     const text = this.#refusedText ?? this.#scanner.textSoFar(refused);
-    return /\r\naccept:[ \t]*([^\r\n]+)\r\n/i.exec(text)?.[1];
+    const accept = /\r\naccept:([^\r\n]*)\r\n/i.exec(text)?.[1];
+    return accept === undefined ? undefined : trimBlanks(accept);
   }
 
   #parse(text: string, fieldCount: number): ParsedRequest {
