@@ -25,6 +25,12 @@ test("a browser gets a page that names the cause and what to try", async () => {
   expect(text).toContain("r1");
 });
 
+test("the Date field is the wall clock's, where it is known", async () => {
+  const { head } = await render(new SallyError("TUNNEL_OFFLINE"), { nowMs: Date.UTC(2026, 10, 5, 7, 8, 9) });
+  expect(head.headers.get("date")).toBe("Thu, 05 Nov 2026 07:08:09 GMT");
+  expect((await render(new SallyError("TUNNEL_OFFLINE"))).head.headers.has("date")).toBe(false);
+});
+
 test.each([undefined, "*/*", "application/json", "text/html;q=0", "text/html;q=0.5, application/json", ""])(
   "Accept %p gets problem JSON",
   async (accept) => {

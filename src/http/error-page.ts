@@ -16,6 +16,8 @@ export interface ErrorPageContext {
   readonly accept: string | undefined;
   /** Facts to list below the message, such as the host or the address of the local service. */
   readonly details?: Readonly<Record<string, string>> | undefined;
+  /** The wall clock, for the Date field (RFC 9110 §6.6.1). */
+  readonly nowMs?: number | undefined;
   /** Further members of the JSON, for programs. */
   readonly extra?: Readonly<Record<string, number>> | undefined;
 }
@@ -46,6 +48,7 @@ export const errorReply: ErrorPage = (error, context) => {
     "Sally-Request-Id",
     safeToken(context.id),
   ]);
+  if (context.nowMs !== undefined) headers.append("Date", new Date(context.nowMs).toUTCString());
   if (isHtml) headers.append("Content-Security-Policy", pagePolicy);
   if (status === 503 || status === 429) headers.append("Retry-After", "1");
   return { kind: "message", head: { status, reason: reasonPhrase(status), headers }, body };

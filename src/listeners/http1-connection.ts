@@ -244,7 +244,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#isErrorReply = true;
     const id = this.#exchange?.id ?? newRequestId();
     const accept = this.#request === undefined ? this.#intake.refusedAccept : this.#request.headers.get("accept");
-    return this.#host.options.errorPage(error, { id, accept });
+    return this.#host.options.errorPage(error, { id, accept, nowMs: this.#host.options.clock.wallMs() });
   }
 
   #startReply({ head, body }: MessageReply): void {

@@ -164,7 +164,7 @@ export class ReplyWriter {
     this.#isChunked = false;
     this.#mustClose = !keepAlive;
     this.#leftBytes = promised;
-    let extra = keepAlive ? (minorVersion === 0 ? keepAliveFields : noFields) : closeFields;
+    let extra = connectionFields(head, keepAlive, minorVersion);
     if (isBodiless) this.#leftBytes = 0;
     else if (promised < 0 && body.length !== undefined) {
       this.#leftBytes = body.length;
@@ -174,7 +174,7 @@ export class ReplyWriter {
       extra = [...extra, "Transfer-Encoding", "chunked"];
     } else if (promised < 0) {
       this.#mustClose = true;
-      extra = closeFields;
+      extra = connectionFields(head, false, minorVersion);
     }
     this.#extra = extra;
     this.#isExact = this.#leftBytes === body.length;
@@ -283,6 +283,13 @@ export class ReplyWriter {
     this.writtenBytes += bytes.length;
     if (!this.#duplex.write(bytes)) this.#isBlocked = true;
   }
+}
+
+/** A 426 names protocols in Upgrade (RFC 9110 §15.5.22), and whoever sends Upgrade says so in Connection (§7.8). */
+function connectionFields({ status, headers }: ReplyHead, keepAlive: boolean, minorVersion: 0 | 1): readonly string[] {
+  if (status === 426 && headers.has("upgrade")) return ["Connection", keepAlive ? "upgrade" : "close, upgrade"];
+  if (!keepAlive) return closeFields;
+  return minorVersion === 0 ? keepAliveFields : noFields;
 }
 
 interface Inspected {

@@ -153,6 +153,21 @@ describe.each([...transports])("over %s", (transport) => {
     }
   });
 
+  test("a 426 says which protocols are wanted", async () => {
+    const visitor = await path.visit();
+    visitor.write(`GET / HTTP/1.1\r\nHost: ${path.host}\r\n\r\n`);
+    const connection = await path.origin.accept();
+    await connection.readHead();
+    connection.write(
+      "HTTP/1.1 426 Upgrade Required\r\nUpgrade: chat/2\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
+    );
+    expect((await visitor.readHead()).split("\r\n").slice(1, -2).toSorted()).toEqual([
+      "Connection: upgrade",
+      "Content-Length: 0",
+      "Upgrade: chat/2",
+    ]);
+  });
+
   test("a POST may switch too, behind its body", async () => {
     const visitor = await path.visit();
     visitor.write(

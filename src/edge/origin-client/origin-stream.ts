@@ -235,7 +235,7 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   final(head: ParsedReply, body: Body): void {
     if (!head.persists || this.#reader.isUntilClose) this.#persists = false;
     this.keepAliveMs = keepAliveTimeoutMs(head.headers.get("keep-alive"));
-    this.#user?.onReply({ kind: "message", head: relayedHead(head, false), body });
+    this.#user?.onReply({ kind: "message", head: relayedHead(head, head.status === 426), body });
   }
 
   finished(): void {

@@ -37,6 +37,17 @@ function parseCut(text: string, sizes: readonly number[]): ParsedRequest | undef
   return undefined;
 }
 
+test("a reply that does not begin as HTTP is refused before its head is complete", () => {
+  for (const start of ["SSH-2.0-OpenSSH", "\u0016\u0003\u0001", "<html>", " HTTP/1.1", "HTTQ"]) {
+    const parser = new ReplyParser(limits);
+    expect(codeOf(() => parser.push(latin1(start), 0))).toBe("ORIGIN_BAD_REPLY");
+  }
+  const parser = new ReplyParser(limits);
+  for (const piece of ["H", "TT", "P/1.1 200 OK\r\n"]) expect(parser.push(latin1(piece), 0)).toBeUndefined();
+  expect(parser.push(latin1("\r\n"), 0)?.status).toBe(200);
+  expect(codeOf(() => parser.push(latin1("X"), 0))).toBe("ORIGIN_BAD_REPLY");
+});
+
 const get = (fields: string) => `GET / HTTP/1.1\r\nHost: a.example\r\n${fields}\r\n`;
 const post = (fields: string) => `POST / HTTP/1.1\r\nHost: a.example\r\n${fields}\r\n`;
 const line = (first: string) => `${first}\r\nHost: a.example\r\n\r\n`;

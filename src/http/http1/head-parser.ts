@@ -153,6 +153,8 @@ export class RequestParser {
 
 export class ReplyParser {
   readonly #scanner: HeadScanner;
+  /** Bytes of a head that is not complete that were found to be its usual start. */
+  #startBytes = 0;
 
   /** After a successful `push`: the index behind the head in that chunk. */
   end = 0;
@@ -171,14 +173,27 @@ export class ReplyParser {
   push(chunk: Uint8Array, from: number): ParsedReply | undefined {
     const scanner = this.#scanner;
     const end = scanner.push(chunk, from);
-    if (end < 0) return undefined;
+    if (end < 0) {
+      this.#checkStart(chunk, from);
+      return undefined;
+    }
     this.end = end;
+    this.#startBytes = 0;
     const { text, fieldCount } = scanner;
     scanner.fieldCount = 0;
     scanner.text = "";
     return parseReply(text, fieldCount);
   }
+
+  /** Who does not speak HTTP may never complete a head: the first bytes tell. */
+  #checkStart(chunk: Uint8Array, from: number): void {
+    for (let at = from; at < chunk.length && this.#startBytes < replyStart.length; at++) {
+      if (chunk[at] !== replyStart.charCodeAt(this.#startBytes++)) throw refuseReply("it does not begin with HTTP/");
+    }
+  }
 }
+
+const replyStart = "HTTP/";
 
 /** `HTTP/1.1 200 OK`. The space before an empty reason may be missing: common, and nobody reads it differently. */
 function parseReply(text: string, fieldCount: number): ParsedReply {
