@@ -1,5 +1,6 @@
 /** Two small bounded memories: which one-time numbers were used, and how often an address has asked. */
 
+import { addressGroup } from "../core/address-group.ts";
 import type { Clock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
 
@@ -75,17 +76,4 @@ export class AddressLimiter {
     }
     this.#windows.set(key, { endMs: nowMs + 60_000, count: 1 });
   }
-}
-
-/** Who counts as one: an IPv4 address, or the /64 of an IPv6 one, since a subscriber has the whole of it. */
-export function addressGroup(address: string): string {
-  if (!address.includes(":")) return address;
-  const [head = "", tail] = address.split("::", 2);
-  const left = head === "" ? [] : head.split(":");
-  const right = tail === undefined || tail === "" ? [] : tail.split(":");
-  const zeros = tail === undefined ? 0 : Math.max(0, 8 - left.length - right.length);
-  return [...left, ...Array.from({ length: zeros }, () => "0"), ...right]
-    .slice(0, 4)
-    .map((group) => group.toLowerCase().replace(/^0+(?=.)/, ""))
-    .join(":");
 }
