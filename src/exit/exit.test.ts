@@ -480,13 +480,34 @@ describe("links", () => {
     expect(await claim(link, ["other"])).toMatchObject([{ ok: false, code: "DRAINING" }]);
   });
 
-  test("more handshakes than allowed are refused", async () => {
-    const { exit } = setUp({ limits: { ...limits, pendingHandshakes: 1 }, accept: () => new Promise(() => {}) });
-    const closed: (string | undefined)[] = [];
-    const session = { remote: { host: "", port: 0 }, close: (error?: SallyError) => closed.push(error?.code) };
-    exit.acceptSession(session as unknown as Session); // the handshake is replaced
-    exit.acceptSession(session as unknown as Session);
-    expect(closed).toEqual(["OVERLOADED"]);
+  describe("handshakes that do not end", () => {
+    function door() {
+      const { exit } = setUp({ limits: { ...limits, pendingHandshakes: 2 }, accept: () => new Promise(() => {}) });
+      const closed: string[] = [];
+      const knock = (host: string, peerCertificate?: Uint8Array): void => {
+        const close = (error?: SallyError): void => void closed.push(`${host} ${error?.code}`);
+        exit.acceptSession({ remote: { host, port: 0 }, peerCertificate, close } as unknown as Session); // all that is read
+      };
+      return { closed, knock };
+    }
+
+    test("give way to newcomers, those of the address that has most first", () => {
+      const { closed, knock } = door();
+      for (const host of ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3"]) knock(host);
+      expect(closed).toEqual(["192.0.2.2 OVERLOADED", "192.0.2.1 OVERLOADED"]);
+    });
+
+    test("of strangers take nothing from peers that have shown a certificate", () => {
+      const { closed, knock } = door();
+      const certificate = new Uint8Array(1);
+      knock("192.0.2.1", certificate);
+      knock("192.0.2.1", certificate);
+      for (let i = 0; i < 10; i++) knock("2001:db8::1");
+      expect(closed).toHaveLength(8);
+      expect(closed).not.toContain("192.0.2.1 OVERLOADED");
+      knock("192.0.2.1", certificate);
+      expect(closed.at(-1)).toBe("192.0.2.1 OVERLOADED");
+    });
   });
 
   test("leases of served names are extended", async () => {

@@ -19,6 +19,7 @@ import type { WindowBudget } from "../wire/window-budget.ts";
 import { answerClaim, type ClaimPolicy, type ClaimsOptions } from "./claims.ts";
 import { createLinkDialer } from "./link-dialer.ts";
 import { describeLink, type ExitEvent, type LinkInfo } from "./link-info.ts";
+import { PendingLinks } from "./pending-links.ts";
 import { TunnelTable, type LinkState } from "./tunnel-table.ts";
 
 export type ProbeResult =
@@ -88,8 +89,8 @@ class ExitNode implements Exit {
   readonly #probes = new WeakMap<Link, number>();
   readonly #claims: ClaimsOptions;
   readonly #scope: Scope;
+  readonly #pending: PendingLinks;
   #sequence = 0;
-  #handshakes = 0;
   #isDraining = false;
   #whenEmpty: (() => void)[] = [];
 
@@ -97,6 +98,7 @@ class ExitNode implements Exit {
     this.#options = options;
     const { clock, log, limits, publicUrl } = options;
     this.#certificateGraceMs = options.certificateGraceMs ?? 60 * 60_000;
+    this.#pending = new PendingLinks(limits.pendingHandshakes);
     this.#scope = new Scope(log);
     this.dialer = createLinkDialer({
       table: this.#table,
@@ -123,10 +125,9 @@ class ExitNode implements Exit {
   }
 
   acceptSession(session: Session): void {
-    const { limits, log } = this.#options;
+    const { log } = this.#options;
     if (this.#isDraining || this.#scope.isClosed) return session.close(new SallyError("DRAINING"));
-    if (this.#handshakes >= limits.pendingHandshakes) return session.close(new SallyError("OVERLOADED"));
-    this.#handshakes++;
+    const leave = this.#pending.take(session);
     this.#scope.run("accepting a link", async (signal) => {
       try {
         const link = await this.#handshake(session, signal);
@@ -137,7 +138,7 @@ class ExitNode implements Exit {
         this.#emit({ event: "handshake-failed", remote: session.remote, error });
         session.close(error);
       } finally {
-        this.#handshakes--;
+        leave();
       }
     });
   }
