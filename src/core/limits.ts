@@ -27,8 +27,12 @@ export const limits = {
   /** Streams that a peer may open and reset, or open over a limit: so many at once, and so many a second. */
   streamChurnBurst: 10_000,
   streamChurnPerSecond: 1_000,
-  /** 64 KiB for each of 10,000 idle streams, and a quarter kept for new ones. */
+  /** 64 KiB for each of 10,000 idle streams of one owner, and a fifth kept for others. */
   processWindowBudgetBytes: 1024 * 1024 * 1024,
+  /** How many times what is free of the budget the streams of one owner may hold: 4/5 of it alone, 4/9 of it beside one like it. */
+  windowBytesPerFreeByte: 4,
+  /** As above, for windows that grow: 3/4 of it alone. */
+  grownWindowBytesPerFreeByte: 3,
   openWaitersMax: 1_000,
   openWaitMs: 5_000,
   pingAfterMs: 2_000,
