@@ -37,7 +37,7 @@ export const limitsSchema = z
     connections: countField(1_000_000).default(limits.connections).describe("Most visitor connections."),
     connectionsPerVisitor: countField(1_000_000)
       .default(limits.connectionsPerVisitor)
-      .describe("Most connections from one visitor address."),
+      .describe("Most connections from one visitor: an IPv4 address, or an IPv6 network of 64 bits."),
     streamsPerLink: countField(100_000).default(limits.streamsPerLink).describe("Most streams on one link."),
     processWindowBudgetBytes: countField(64 * gibibyte)
       .default(limits.processWindowBudgetBytes)
