@@ -330,7 +330,14 @@ class Node implements RunningNode {
         this.#edge.retireTunnel(event.name);
         return log.info(`tunnel ${event.event}`, { name: event.name, link: event.link.id });
       case "refused":
-        return log.warn("name refused", { name: event.name, code: event.code, identity: event.link.identity });
+        return log.warn("names refused", {
+          names: event.refused
+            .slice(0, 10)
+            .map(({ name = "-", code }) => `${name}: ${code}`)
+            .join(", "),
+          count: event.refused.length,
+          identity: event.link.identity,
+        });
       case "revoked":
         this.#edge.retireLink(event.link.id);
         return log.warn("link revoked", { link: event.link.id, identity: event.link.identity });

@@ -106,6 +106,9 @@ export const limits = {
   namesPerIdentity: 100,
   nameBytes: 63,
   tunnelsPerLink: 200,
+  /** Tokens for what an agent asks of its node: a name or a probe costs 10, a stream of its own 100, a message 1. */
+  linkRequestBurst: 10_000,
+  linkRequestsPerSecond: 400,
   revocationPollMs: 1_000,
   enrolmentsPerMinutePerAddress: 30,
   rateLimitedAddressesMax: 10_000,
