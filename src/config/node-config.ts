@@ -87,7 +87,9 @@ export const nodeConfigSchema = z
       .array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))
       .max(100)
       .default([])
-      .describe("Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."),
+      .describe(
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, for origins and for limits on enrolment.",
+      ),
     accessLog: z.boolean().default(false).describe("One JSON line on stderr for each request."),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
     limits: limitsSchema.prefault({}).describe("Bounds; see below."),

@@ -110,8 +110,11 @@ export const limits = {
   linkRequestBurst: 10_000,
   linkRequestsPerSecond: 400,
   revocationPollMs: 1_000,
-  enrolmentsPerMinutePerAddress: 30,
-  rateLimitedAddressesMax: 10_000,
+  /** Attempts to enrol or renew that prove nothing. */
+  failedEnrolmentsPerMinutePerAddress: 30,
+  /** Those whose proof is good. */
+  enrolmentsPerMinutePerToken: 120,
+  rateLimitedKeysMax: 10_000,
   proofAgeMs: 5 * 60 * 1_000,
   proofNoncesMax: 20_000,
   apiBodyBytes: 16 * 1024,
