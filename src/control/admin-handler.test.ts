@@ -265,8 +265,9 @@ describe("the admin API", () => {
       notAfterMs: 1e15,
       tokenId: info.id,
     };
-    const times = { createdMs: 0, renewedMs: 0, revokedMs: undefined };
-    registry.putEnrolment({ keyFingerprint: "k1", tokenId: info.id, identity: "ada", installation: "i1", ...times });
+    const times = { createdMs: 0, renewedMs: 0, expiresMs: 1e15, revokedMs: undefined };
+    const record = { keyFingerprint: "k1", tokenId: info.id, identity: "ada", installation: "i1", ...times };
+    registry.putEnrolment(record, { forgetBeforeMs: 0, perTokenMax: 10 });
     expect(await control.isRevoked(peer)).toBe(false);
     let hit = 0;
     control.onRevoked((isRevoked) => void (hit += isRevoked(peer) ? 1 : 0));

@@ -7,7 +7,7 @@ import { enrolTranscript, renewTranscript } from "../api/transcript.ts";
 import { base64UrlEncode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { FakeClock } from "../core/fake-clock.ts";
-import { limits } from "../core/limits.ts";
+import { limits, type Limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import type { Handler } from "../http/exchange.ts";
 import { MemoryRegistry } from "../store/memory.ts";
@@ -37,8 +37,8 @@ beforeEach(async () => {
   handler = newHandler();
 });
 
-function newHandler(isTrustedProxy?: (address: string) => boolean): Handler {
-  return createEnrolHandler({ registry, tokens, ca, clock, log: silentLogger, isTrustedProxy, limits });
+function newHandler(isTrustedProxy?: (address: string) => boolean, bounds: Limits = limits): Handler {
+  return createEnrolHandler({ registry, tokens, ca, clock, log: silentLogger, isTrustedProxy, limits: bounds });
 }
 
 async function newToken(identity: string, expiresMs?: number): Promise<{ secret: Uint8Array; id: string }> {
@@ -216,6 +216,30 @@ describe("enrolment", () => {
       expect((await fail("10.0.0.1", "192.0.2.1, 198.51.100.7")).code).toBe("BAD_REQUEST");
       expect((await fail("192.0.2.1", "198.51.100.7")).code).toBe("RATE_LIMITED");
     });
+  });
+
+  test("is refused when the token has enrolled as many machines as it may, until some are forgotten", async () => {
+    handler = newHandler(undefined, { ...limits, enrolmentsPerToken: 2 });
+    const { secret } = await newToken("ada");
+    const enrol = async (): Promise<{ keys: KeyPair; certificate: Uint8Array }> => {
+      const keys = await generateKeyPair();
+      const { certificate } = await client(keys).enrol({
+        secret,
+        publicKeySpki: keys.publicKeySpki,
+        installation: "i",
+      });
+      return { keys, certificate };
+    };
+    const first = await enrol();
+    clock.advance(1_000);
+    await enrol();
+    expect(await codeOf(enrol())).toBe("ENROLMENT_LIMIT");
+    expect(await codeOf(client(first.keys).renew({ certificate: first.certificate }))).toBe("none");
+    clock.advance(limits.agentCertificateMs + limits.renewAfterExpiryMs);
+    expect(await codeOf(enrol())).toBe("ENROLMENT_LIMIT");
+    clock.advance(1_000);
+    expect(await codeOf(enrol())).toBe("none");
+    expect(registry.listEnrolments()).toHaveLength(1);
   });
 
   test("is limited for each token, of whatever address", async () => {

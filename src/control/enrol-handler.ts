@@ -32,7 +32,7 @@ export interface EnrolHandlerOptions {
   readonly log: Logger;
   /** Whose word about the client's address is taken. Default nobody's. */
   readonly isTrustedProxy?: ((address: string) => boolean) | undefined;
-  readonly limits: Pick<Limits, "agentCertificateMs" | "renewAfterExpiryMs">;
+  readonly limits: Pick<Limits, "agentCertificateMs" | "renewAfterExpiryMs" | "enrolmentsPerToken">;
 }
 
 /** For who opens the node's own address: nothing about the node, its version or its tunnels. */
@@ -194,9 +194,16 @@ class Enrolment {
       installation,
       createdMs: nowMs,
       renewedMs: nowMs,
+      expiresMs: notAfterMs,
       revokedMs: undefined,
     };
-    await registry.putEnrolment(enrolment);
+    const bounds = {
+      forgetBeforeMs: nowMs - limits.renewAfterExpiryMs,
+      perTokenMax: limits.enrolmentsPerToken,
+    };
+    if (!(await registry.putEnrolment(enrolment, bounds))) {
+      throw new SallyError("ENROLMENT_LIMIT", "This token has enrolled as many machines as it may: use another token.");
+    }
     const subject = `${keyFingerprint.slice(0, 16)} ${installation} ${token.id}`;
     await registry.audit({ atMs: nowMs, actor: identity, action, subject });
     return { certificate: certificate.toBase64(), notAfterMs, identity };

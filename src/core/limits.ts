@@ -114,6 +114,8 @@ export const limits = {
   failedEnrolmentsPerMinutePerAddress: 30,
   /** Those whose proof is good. */
   enrolmentsPerMinutePerToken: 120,
+  /** Keys on record; those whose certificates can no longer be renewed are forgotten. */
+  enrolmentsPerToken: 10_000,
   rateLimitedKeysMax: 10_000,
   proofAgeMs: 5 * 60 * 1_000,
   proofNoncesMax: 20_000,
