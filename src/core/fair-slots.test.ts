@@ -2,8 +2,8 @@ import { expect, test } from "bun:test";
 import { FairSlots } from "./fair-slots.ts";
 
 /** Takes places by name, such as "a1" for the first of group a, and notes who had to give up. */
-function setUp(max: number) {
-  const slots = new FairSlots(max);
+function setUp(max: number, goes: "oldest" | "newest" = "oldest") {
+  const slots = new FairSlots(max, goes);
   const lost: string[] = [];
   const take = (name: string): (() => void) => slots.take(name[0]!, () => void lost.push(name));
   return { slots, lost, take };
@@ -53,4 +53,16 @@ test("a place that was given up needs no leaving", () => {
   take("b1");
   leave();
   expect(slots.taken).toBe(1);
+});
+
+test("where the newest goes, what was begun is kept from those that come later", () => {
+  const { slots, lost, take } = setUp(3, "newest");
+  for (const name of ["a1", "b1", "c1", "d1", "a2"]) take(name);
+  expect([slots.taken, lost]).toEqual([3, ["d1", "a2"]]);
+});
+
+test("where the newest goes, a group with less than others still gets its place", () => {
+  const { lost, take } = setUp(4, "newest");
+  for (const name of ["a1", "a2", "a3", "a4", "a5", "b1", "b2", "b3"]) take(name);
+  expect(lost).toEqual(["a5", "a4", "a3", "b3"]);
 });

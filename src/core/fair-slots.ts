@@ -1,7 +1,8 @@
 /**
- * A bounded number of places for peers that have proved nothing yet, shared by groups such as addresses. Whoever comes
- * always gets one: when all are taken, the group that has most of them gives up its oldest. So one group has all of
- * them only while nobody else wants any, and what is fast survives what stays.
+ * A bounded number of places for work under way, shared by groups such as addresses. When all are taken and one more
+ * comes, the group that has most of them gives one up, so that a group has all of them only while nobody else wants any.
+ * Of peers that may come for nothing the oldest place goes: what is fast survives what stays. Of those that mean it the
+ * newest goes, which may be the one that came: what was begun gets finished, however many come at once.
  */
 
 interface Place {
@@ -10,12 +11,14 @@ interface Place {
 
 export class FairSlots {
   readonly #max: number;
+  readonly #goes: "oldest" | "newest";
   /** The places of each group, oldest first; the group that came first is first. */
   readonly #groups = new Map<string, Set<Place>>();
   #taken = 0;
 
-  constructor(max: number) {
+  constructor(max: number, goes: "oldest" | "newest") {
     this.#max = max;
+    this.#goes = goes;
   }
 
   get taken(): number {
@@ -23,8 +26,8 @@ export class FairSlots {
   }
 
   /**
-   * Takes a place; `giveUp` is called, once at most, when it is taken away again. Returns the way to leave it, which
-   * may be called more than once.
+   * Takes a place; `giveUp` is called, once at most and perhaps at once, when it is taken away again. Returns the way to
+   * leave it, which may be called more than once.
    */
   take(group: string, giveUp: () => void): () => void {
     const place: Place = { giveUp };
@@ -43,15 +46,22 @@ export class FairSlots {
     if (places.size === 0) this.#groups.delete(group);
   }
 
-  /** Not the newcomer: its group is either not the largest, or has an older place. */
   #evict(): void {
-    let largest: [string, Set<Place>] | undefined;
-    for (const entry of this.#groups) if (largest === undefined || entry[1].size > largest[1].size) largest = entry;
-    if (largest === undefined) return;
-    const [group, places] = largest;
-    for (const place of places) {
-      this.#leave(group, place);
-      return place.giveUp();
+    const goesOldest = this.#goes === "oldest";
+    let group = "";
+    let size = 0;
+    for (const [one, places] of this.#groups) {
+      if (places.size < size || (places.size === size && goesOldest)) continue;
+      group = one;
+      size = places.size;
     }
+    let loser: Place | undefined;
+    for (const place of this.#groups.get(group) ?? []) {
+      loser = place;
+      if (goesOldest) break;
+    }
+    if (loser === undefined) return;
+    this.#leave(group, loser);
+    loser.giveUp();
   }
 }

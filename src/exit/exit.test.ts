@@ -626,7 +626,7 @@ describe("links", () => {
       return { closed, knock };
     }
 
-    test("give way to newcomers, those of the address that has most first", () => {
+    test("of strangers give way to newcomers, those of the address that has most first", () => {
       const { closed, knock } = door();
       for (const host of ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3"]) knock(host);
       expect(closed).toEqual(["192.0.2.2 OVERLOADED", "192.0.2.1 OVERLOADED"]);
@@ -640,8 +640,14 @@ describe("links", () => {
       for (let i = 0; i < 10; i++) knock("2001:db8::1");
       expect(closed).toHaveLength(8);
       expect(closed).not.toContain("192.0.2.1 OVERLOADED");
-      knock("192.0.2.1", certificate);
-      expect(closed.at(-1)).toBe("192.0.2.1 OVERLOADED");
+    });
+
+    test("of peers with a certificate are finished before more begin, address by address", () => {
+      const { closed, knock } = door();
+      for (const host of ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]) {
+        knock(host, new Uint8Array(1));
+      }
+      expect(closed).toEqual(["192.0.2.1 OVERLOADED", "192.0.2.1 OVERLOADED", "192.0.2.3 OVERLOADED"]);
     });
   });
 

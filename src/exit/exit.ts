@@ -128,6 +128,7 @@ class ExitNode implements Exit {
     const { log } = this.#options;
     if (this.#isDraining || this.#scope.isClosed) return session.close(new SallyError("DRAINING"));
     const leave = this.#pending.take(session);
+    if (leave === undefined) return;
     this.#scope.run("accepting a link", async (signal) => {
       try {
         const link = await this.#handshake(session, signal);

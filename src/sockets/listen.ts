@@ -101,7 +101,7 @@ class SocketListener implements TcpListener {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#limits = options.limits ?? defaultLimits;
-    this.#slots = new FairSlots(this.#limits.pendingHandshakes);
+    this.#slots = new FairSlots(this.#limits.pendingHandshakes, "oldest");
     this.#tls = options.tls === undefined ? undefined : serverTlsOptions(options.tls);
     const close = (socket: BunSocket, error?: Error): void => {
       this.#connections.delete(socket.data);

@@ -93,7 +93,7 @@ class Listener implements QuicListener {
     this.#quic = quic;
     this.#options = options;
     this.#limits = sessionLimits(options.unreadMaxBytes);
-    this.#slots = new FairSlots(options.pendingMax ?? limits.pendingHandshakes);
+    this.#slots = new FairSlots(options.pendingMax ?? limits.pendingHandshakes, "oldest");
     const { earlyMax: max = limits.earlySessions, handshakeMs: holdMs = limits.handshakeMs, clock } = options;
     this.#places = new EarlyPlaces({ max, holdMs, clock });
   }
