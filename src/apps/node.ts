@@ -110,6 +110,7 @@ class Node implements RunningNode {
   readonly #trusted: Bootstrapped;
   readonly #counters: NodeCounters = { requests: 0, handshakesFailed: 0, linksOpened: 0 };
   readonly #budget: WindowBudget;
+  readonly #isTrustedProxy: (address: string) => boolean;
   readonly #probes: ProbeBoard;
   readonly #control: Control;
   #exit!: Exit; // set by start, before anything can reach it
@@ -126,6 +127,7 @@ class Node implements RunningNode {
     this.agentToken = trusted.agentToken;
     this.#limits = { ...defaultLimits, ...config.limits };
     this.#budget = new WindowBudget(this.#limits.processWindowBudgetBytes, this.#limits.openWaitersMax);
+    this.#isTrustedProxy = trustedProxies(config.trustedProxies);
     this.#probes = new ProbeBoard({ clock: deps.clock, limits: this.#limits });
     const { clock, log } = deps;
     this.#control = createControl({
@@ -136,6 +138,7 @@ class Node implements RunningNode {
       limits: this.#limits,
       admin: { adminTokenHash: trusted.adminTokenHash, port: () => this.#listeners.admin.address.port },
       node: this.#view(),
+      isTrustedProxy: this.#isTrustedProxy,
     });
   }
 
@@ -257,8 +260,6 @@ class Node implements RunningNode {
 
   #createEdge(): Edge {
     const { clock, log } = this.#deps;
-    const trustedProxies = new BlockList();
-    for (const entry of this.#config.trustedProxies) addRange(trustedProxies, entry);
     return createEdge({
       domain: this.#config.domain,
       directory: this.#exit.directory,
@@ -268,7 +269,7 @@ class Node implements RunningNode {
       log,
       limits: this.#limits,
       nodeHandler: (exchange) => this.#answerForNode(exchange),
-      isTrustedProxy: (host) => trustedProxies.check(host, host.includes(":") ? "ipv6" : "ipv4"),
+      isTrustedProxy: this.#isTrustedProxy,
     });
   }
 
@@ -330,7 +331,14 @@ class Node implements RunningNode {
         this.#edge.retireTunnel(event.name);
         return log.info(`tunnel ${event.event}`, { name: event.name, link: event.link.id });
       case "refused":
-        return log.warn("name refused", { name: event.name, code: event.code, identity: event.link.identity });
+        return log.warn("names refused", {
+          names: event.refused
+            .slice(0, 10)
+            .map(({ name = "-", code }) => `${name}: ${code}`)
+            .join(", "),
+          count: event.refused.length,
+          identity: event.link.identity,
+        });
       case "revoked":
         this.#edge.retireLink(event.link.id);
         return log.warn("link revoked", { link: event.link.id, identity: event.link.identity });
@@ -358,9 +366,13 @@ class Node implements RunningNode {
   }
 }
 
-function addRange(list: BlockList, entry: string): void {
-  const [address = "", prefix] = entry.split("/");
-  const family = address.includes(":") ? "ipv6" : "ipv4";
-  if (prefix === undefined) list.addAddress(address, family);
-  else list.addSubnet(address, Number(prefix), family);
+function trustedProxies(ranges: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  const familyOf = (address: string): "ipv4" | "ipv6" => (address.includes(":") ? "ipv6" : "ipv4");
+  for (const range of ranges) {
+    const [address = "", prefix] = range.split("/");
+    if (prefix === undefined) list.addAddress(address, familyOf(address));
+    else list.addSubnet(address, Number(prefix), familyOf(address));
+  }
+  return (address) => list.check(address, familyOf(address));
 }

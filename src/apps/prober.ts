@@ -5,7 +5,7 @@ import { formatAddress, type Address } from "../core/address.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import { probeFieldName, type ProbeBoard } from "../edge/probe-board.ts";
-import type { ProbeResult } from "../exit/exit.ts";
+import type { ProbeResult } from "../exit/link-requests.ts";
 import { connectSocket } from "../sockets/connect.ts";
 import { callHttp } from "./http-call.ts";
 

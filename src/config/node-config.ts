@@ -37,7 +37,7 @@ export const limitsSchema = z
     connections: countField(1_000_000).default(limits.connections).describe("Most visitor connections."),
     connectionsPerVisitor: countField(1_000_000)
       .default(limits.connectionsPerVisitor)
-      .describe("Most connections from one visitor address."),
+      .describe("Most connections from one visitor: an IPv4 address, or an IPv6 network of 64 bits."),
     streamsPerLink: countField(100_000).default(limits.streamsPerLink).describe("Most streams on one link."),
     processWindowBudgetBytes: countField(64 * gibibyte)
       .default(limits.processWindowBudgetBytes)
@@ -90,7 +90,9 @@ export const nodeConfigSchema = z
       .array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()]))
       .max(100)
       .default([])
-      .describe("Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."),
+      .describe(
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, for origins and for limits on enrolment.",
+      ),
     accessLog: z.boolean().default(false).describe("One JSON line on stderr for each request."),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
     limits: limitsSchema.prefault({}).describe("Bounds; see below."),

@@ -1,4 +1,4 @@
-/** Two small bounded memories: which one-time numbers were used, and how often an address has asked. */
+/** Two small bounded memories: which one-time numbers were used, and how often somebody has asked. */
 
 import type { Clock } from "../core/clock.ts";
 import { SallyError } from "../core/errors.ts";
@@ -39,26 +39,25 @@ interface Window {
   count: number;
 }
 
-/** Counts requests of each address in windows of a minute; forgets the oldest address when there are too many. */
-export class AddressLimiter {
+/** Counts requests of each key, such as an address, in windows of a minute; forgets the oldest when there are too many. */
+export class RateLimiter {
   readonly #windows = new Map<string, Window>();
   readonly #clock: Clock;
   readonly #perMinute: number;
-  readonly #addressesMax: number;
+  readonly #keysMax: number;
 
-  constructor(options: { readonly clock: Clock; readonly perMinute: number; readonly addressesMax: number }) {
+  constructor(options: { readonly clock: Clock; readonly perMinute: number; readonly keysMax: number }) {
     this.#clock = options.clock;
     this.#perMinute = options.perMinute;
-    this.#addressesMax = options.addressesMax;
+    this.#keysMax = options.keysMax;
   }
 
   get size(): number {
     return this.#windows.size;
   }
 
-  /** @throws SallyError RATE_LIMITED when this address has asked too often within the minute */
-  admit(address: string): void {
-    const key = addressGroup(address);
+  /** @throws SallyError RATE_LIMITED when there were too many of this key within the minute */
+  admit(key: string): void {
     const nowMs = this.#clock.nowMs();
     const known = this.#windows.get(key);
     if (known !== undefined && known.endMs > nowMs) {
@@ -67,7 +66,7 @@ export class AddressLimiter {
       return;
     }
     this.#windows.delete(key);
-    if (this.#windows.size >= this.#addressesMax) {
+    if (this.#windows.size >= this.#keysMax) {
       for (const oldest of this.#windows.keys()) {
         this.#windows.delete(oldest);
         break;
@@ -75,17 +74,4 @@ export class AddressLimiter {
     }
     this.#windows.set(key, { endMs: nowMs + 60_000, count: 1 });
   }
-}
-
-/** Who counts as one: an IPv4 address, or the /64 of an IPv6 one, since a subscriber has the whole of it. */
-export function addressGroup(address: string): string {
-  if (!address.includes(":")) return address;
-  const [head = "", tail] = address.split("::", 2);
-  const left = head === "" ? [] : head.split(":");
-  const right = tail === undefined || tail === "" ? [] : tail.split(":");
-  const zeros = tail === undefined ? 0 : Math.max(0, 8 - left.length - right.length);
-  return [...left, ...Array.from({ length: zeros }, () => "0"), ...right]
-    .slice(0, 4)
-    .map((group) => group.toLowerCase().replace(/^0+(?=.)/, ""))
-    .join(":");
 }

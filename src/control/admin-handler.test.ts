@@ -107,14 +107,9 @@ describe("the admin API", () => {
     const atMs = clock.wallMs();
     for (let i = 0; i < count; i++) {
       reserve(`name-${i}`, `owner-${Math.floor(i / 10)}`);
-      const times = { createdMs: atMs, renewedMs: atMs + i, revokedMs: undefined };
-      registry.putEnrolment({
-        keyFingerprint: `k${i}`,
-        tokenId: "tok_1",
-        identity: "ada",
-        installation: "i",
-        ...times,
-      });
+      const times = { createdMs: atMs, renewedMs: atMs + i, expiresMs: atMs + i, revokedMs: undefined };
+      const enrolment = { keyFingerprint: `k${i}`, tokenId: "tok_1", identity: "ada", installation: "i", ...times };
+      registry.putEnrolment(enrolment, { forgetBeforeMs: 0, perTokenMax: count });
       registry.audit({ atMs, actor: "test", action: `act-${i}`, subject: "x" });
     }
     expect(await client.tunnels()).toHaveLength(limits.apiListMax);
@@ -306,8 +301,9 @@ describe("the admin API", () => {
       notAfterMs: 1e15,
       tokenId: info.id,
     };
-    const times = { createdMs: 0, renewedMs: 0, revokedMs: undefined };
-    registry.putEnrolment({ keyFingerprint: "k1", tokenId: info.id, identity: "ada", installation: "i1", ...times });
+    const times = { createdMs: 0, renewedMs: 0, expiresMs: 1e15, revokedMs: undefined };
+    const record = { keyFingerprint: "k1", tokenId: info.id, identity: "ada", installation: "i1", ...times };
+    registry.putEnrolment(record, { forgetBeforeMs: 0, perTokenMax: 10 });
     expect(await control.isRevoked(peer)).toBe(false);
     let hit = 0;
     control.onRevoked((isRevoked) => void (hit += isRevoked(peer) ? 1 : 0));

@@ -17,7 +17,7 @@ import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
-import type { Registry, TokenRecord } from "../ports/registry.ts";
+import type { EnrolmentRecord, Registry, TokenRecord } from "../ports/registry.ts";
 import { type AdminGuardOptions, checkIntent, checkSource, checkToken, isAddressedDirectly } from "./admin-guard.ts";
 import { doneReply, jsonReply, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
 import type { Revocations } from "./revocations.ts";
@@ -154,11 +154,14 @@ async function revokeToken({ tokens }: AdminHandlerOptions, _exchange: Exchange,
 }
 
 async function listEnrolments({ registry }: AdminHandlerOptions): Promise<Reply> {
-  const enrolments: readonly EnrolmentInfo[] = (await registry.listEnrolments()).map(({ revokedMs, ...rest }) => ({
-    ...rest,
-    ...(revokedMs !== undefined && { revokedMs }),
-  }));
+  const enrolments = (await registry.listEnrolments()).map(enrolmentInfo);
   return jsonReply(enrolments.toSorted((a, b) => b.renewedMs - a.renewedMs).slice(0, limits.apiListMax));
+}
+
+function enrolmentInfo(record: EnrolmentRecord): EnrolmentInfo {
+  const { keyFingerprint, tokenId, identity, installation, createdMs, renewedMs, revokedMs } = record;
+  const info = { keyFingerprint, tokenId, identity, installation, createdMs, renewedMs };
+  return revokedMs === undefined ? info : { ...info, revokedMs };
 }
 
 async function revokeEnrolment(options: AdminHandlerOptions, _exchange: Exchange, key: string): Promise<Reply> {

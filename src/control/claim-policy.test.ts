@@ -27,15 +27,9 @@ async function agent(identity: string, scope: { names?: string[]; expiresMs?: nu
   const { record } = await tokens.create({ label: "t", identity, names: [], ports: [], ...scope }, "test");
   const keyFingerprint = `key of ${identity} ${record.id}`;
   const nowMs = clock.wallMs();
-  registry.putEnrolment({
-    keyFingerprint,
-    tokenId: record.id,
-    identity,
-    installation: "i1",
-    createdMs: nowMs,
-    renewedMs: nowMs,
-    revokedMs: undefined,
-  });
+  const times = { createdMs: nowMs, renewedMs: nowMs, expiresMs: nowMs + 1e9, revokedMs: undefined };
+  const enrolment = { keyFingerprint, tokenId: record.id, identity, installation: "i1", ...times };
+  registry.putEnrolment(enrolment, { forgetBeforeMs: 0, perTokenMax: 10 });
   return { role: "agent", identity, installation: "i1", keyFingerprint, notAfterMs: nowMs + 1e9, tokenId: record.id };
 }
 

@@ -26,6 +26,8 @@ export interface ControlOptions {
   readonly limits: Limits;
   readonly admin: AdminGuardOptions;
   readonly node: NodeView;
+  /** Whose word about a client's address is taken. Default nobody's. */
+  readonly isTrustedProxy?: ((address: string) => boolean) | undefined;
 }
 
 export interface Control {
@@ -44,13 +46,14 @@ export interface Control {
   close(): void;
 }
 
-export function createControl({ registry, ca, clock, log, limits, admin, node }: ControlOptions): Control {
+export function createControl(options: ControlOptions): Control {
+  const { registry, ca, clock, log, limits, admin, node, isTrustedProxy } = options;
   const revocations = new Revocations({ registry, clock, log, pollMs: limits.revocationPollMs });
   const tokens = new TokenService({ registry, revocations, clock, caFingerprint: ca.fingerprint });
   return {
     claims: createClaimPolicy({ registry, revocations, clock, limits }),
     tokens,
-    enrolHandler: createEnrolHandler({ registry, tokens, ca, clock, log, limits }),
+    enrolHandler: createEnrolHandler({ registry, tokens, ca, clock, log, limits, isTrustedProxy }),
     adminHandler: createAdminHandler({
       registry,
       tokens,

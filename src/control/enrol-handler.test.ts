@@ -7,7 +7,7 @@ import { enrolTranscript, renewTranscript } from "../api/transcript.ts";
 import { base64UrlEncode } from "../core/bytes.ts";
 import { SallyError } from "../core/errors.ts";
 import { FakeClock } from "../core/fake-clock.ts";
-import { limits } from "../core/limits.ts";
+import { limits, type Limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import type { Handler } from "../http/exchange.ts";
 import { MemoryRegistry } from "../store/memory.ts";
@@ -34,9 +34,12 @@ beforeEach(async () => {
   revocations = new Revocations({ registry, clock, log: silentLogger, pollMs: 1_000 });
   ({ ca } = await createCa({ nowMs: clock.wallMs() }));
   tokens = new TokenService({ registry, revocations, clock, caFingerprint: ca.fingerprint });
-  const raised = { ...limits, enrolmentsPerMinutePerAddress: 1_000 };
-  handler = createEnrolHandler({ registry, tokens, ca, clock, log: silentLogger, limits: raised });
+  handler = newHandler();
 });
+
+function newHandler(isTrustedProxy?: (address: string) => boolean, bounds: Limits = limits): Handler {
+  return createEnrolHandler({ registry, tokens, ca, clock, log: silentLogger, isTrustedProxy, limits: bounds });
+}
 
 async function newToken(identity: string, expiresMs?: number): Promise<{ secret: Uint8Array; id: string }> {
   const { token, record } = await tokens.create({ label: "t", identity, names: [], ports: [], expiresMs }, "test");
@@ -180,14 +183,71 @@ describe("enrolment", () => {
     expect(issued.notAfterMs).toBe(clock.wallMs() + limits.agentCertificateMs);
   });
 
-  test("is limited for each address, before a token is looked at", async () => {
-    handler = createEnrolHandler({ registry, tokens, ca, clock, log: silentLogger, limits });
-    for (let i = 0; i < limits.enrolmentsPerMinutePerAddress; i++) {
-      expect((await post("/_sally/enrol", {}, "192.0.2.1")).code).toBe("BAD_REQUEST");
-    }
-    const refused = await post("/_sally/renew", {}, "192.0.2.1");
-    expect(refused).toMatchObject({ status: 429, code: "RATE_LIMITED" });
-    expect((await post("/_sally/enrol", {}, "192.0.2.2")).code).toBe("BAD_REQUEST");
+  describe("that fails", () => {
+    const fail = (remote: string, forwarded?: string): Promise<FakeReply> => {
+      const headers = ["Content-Type", "application/json", ...(forwarded ? ["X-Forwarded-For", forwarded] : [])];
+      return fakeCall(handler, { method: "POST", target: "/_sally/enrol", headers, body: "{}", remote });
+    };
+
+    test("is limited for each address, together with renewals", async () => {
+      for (let i = 0; i < limits.failedEnrolmentsPerMinutePerAddress; i++) {
+        expect((await fail("192.0.2.1")).code).toBe("BAD_REQUEST");
+      }
+      const refused = await post("/_sally/renew", {}, "192.0.2.1");
+      expect(refused).toMatchObject({ status: 429, code: "RATE_LIMITED" });
+      expect((await fail("192.0.2.2")).code).toBe("BAD_REQUEST");
+      clock.advance(60_000);
+      expect((await fail("192.0.2.1")).code).toBe("BAD_REQUEST");
+    });
+
+    test("keeps nobody from enrolling or renewing who has the same address", async () => {
+      for (let i = 0; i < 2 * limits.failedEnrolmentsPerMinutePerAddress; i++) await fail("127.0.0.1");
+      expect((await fail("127.0.0.1")).code).toBe("RATE_LIMITED");
+      const { keys, certificate } = await enrolled("ada");
+      expect(await codeOf(client(keys).renew({ certificate }))).toBe("none");
+      const wrong = new FakeClock(clock.wallMs() - day);
+      expect(await codeOf(client(keys, { clock: wrong }).renew({ certificate }))).toBe("none");
+    });
+
+    test("counts for the client that a trusted proxy names", async () => {
+      handler = newHandler((address) => address === "10.0.0.1");
+      for (let i = 0; i < limits.failedEnrolmentsPerMinutePerAddress; i++) await fail("10.0.0.1", "192.0.2.1");
+      expect((await fail("10.0.0.1", "198.51.100.7, 192.0.2.1")).code).toBe("RATE_LIMITED");
+      expect((await fail("10.0.0.1", "192.0.2.1, 198.51.100.7")).code).toBe("BAD_REQUEST");
+      expect((await fail("192.0.2.1", "198.51.100.7")).code).toBe("RATE_LIMITED");
+    });
+  });
+
+  test("is refused when the token has enrolled as many machines as it may, until some are forgotten", async () => {
+    handler = newHandler(undefined, { ...limits, enrolmentsPerToken: 2 });
+    const { secret } = await newToken("ada");
+    const enrol = async (): Promise<{ keys: KeyPair; certificate: Uint8Array }> => {
+      const keys = await generateKeyPair();
+      const { certificate } = await client(keys).enrol({
+        secret,
+        publicKeySpki: keys.publicKeySpki,
+        installation: "i",
+      });
+      return { keys, certificate };
+    };
+    const first = await enrol();
+    clock.advance(1_000);
+    await enrol();
+    expect(await codeOf(enrol())).toBe("ENROLMENT_LIMIT");
+    expect(await codeOf(client(first.keys).renew({ certificate: first.certificate }))).toBe("none");
+    clock.advance(limits.agentCertificateMs + limits.renewAfterExpiryMs);
+    expect(await codeOf(enrol())).toBe("ENROLMENT_LIMIT");
+    clock.advance(1_000);
+    expect(await codeOf(enrol())).toBe("none");
+    expect(registry.listEnrolments()).toHaveLength(1);
+  });
+
+  test("is limited for each token, of whatever address", async () => {
+    const { keys, certificate } = await enrolled("ada");
+    for (let i = 1; i < limits.enrolmentsPerMinutePerToken; i++) await client(keys).renew({ certificate });
+    expect(await codeOf(client(keys).renew({ certificate }))).toBe("RATE_LIMITED");
+    const { keys: others, certificate: other } = await enrolled("bob");
+    expect(await codeOf(client(others).renew({ certificate: other }))).toBe("none");
   });
 
   test("refuses malformed, oversized and unknown requests without quoting them", async () => {

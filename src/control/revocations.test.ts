@@ -29,8 +29,9 @@ async function agent(identity: string, expiresMs?: number): Promise<PeerIdentity
 }
 
 function enrol(identity: string, keyFingerprint: string, tokenId: string): void {
-  const times = { createdMs: 0, renewedMs: 0, revokedMs: undefined };
-  registry.putEnrolment({ keyFingerprint, tokenId, identity, installation: "i1", ...times });
+  const times = { createdMs: 0, renewedMs: 0, expiresMs: 1e15, revokedMs: undefined };
+  const record = { keyFingerprint, tokenId, identity, installation: "i1", ...times };
+  registry.putEnrolment(record, { forgetBeforeMs: 0, perTokenMax: 10 });
 }
 
 /** Which of the peers were to be shut out, one set for each time that the listener was called. */

@@ -97,6 +97,12 @@ export const errorTable = {
   NAME_NOT_ALLOWED: { status: 403, wire: 79, exit: 3, text: "The token does not allow this name." },
   REPLACED: { status: 409, wire: 80, exit: 4, text: "A newer process took this tunnel over." },
   FORBIDDEN: { status: 403, wire: 81, exit: 3, text: "This is not allowed." },
+  ENROLMENT_LIMIT: {
+    status: 403,
+    wire: 83,
+    exit: 3,
+    text: "The limit of machines for this token is reached.",
+  },
   NAME_LIMIT: { status: 403, wire: 82, exit: 3, text: "The limit of names for this identity is reached." },
 
   // The command line and the program.

@@ -26,8 +26,12 @@ export const limits = {
   /** Streams that a peer may open and reset, or open over a limit: so many at once, and so many a second. */
   streamChurnBurst: 10_000,
   streamChurnPerSecond: 1_000,
-  /** 64 KiB for each of 10,000 idle streams, and a quarter kept for new ones. */
+  /** 64 KiB for each of 10,000 idle streams of one owner, and a fifth kept for others. */
   processWindowBudgetBytes: 1024 * 1024 * 1024,
+  /** How many times what is free of the budget the streams of one owner may hold: 4/5 of it alone, 4/9 of it beside one like it. */
+  windowBytesPerFreeByte: 4,
+  /** As above, for windows that grow: 3/4 of it alone. */
+  grownWindowBytesPerFreeByte: 3,
   openWaitersMax: 1_000,
   openWaitMs: 5_000,
   pingAfterMs: 2_000,
@@ -172,9 +176,17 @@ export const limits = {
   namesPerIdentity: 100,
   nameBytes: 63,
   tunnelsPerLink: 200,
+  /** Tokens for what an agent asks of its node: a name or a probe costs 10, a stream of its own 100, a message 1. */
+  linkRequestBurst: 10_000,
+  linkRequestsPerSecond: 400,
   revocationPollMs: 1_000,
-  enrolmentsPerMinutePerAddress: 30,
-  rateLimitedAddressesMax: 10_000,
+  /** Attempts to enrol or renew that prove nothing. */
+  failedEnrolmentsPerMinutePerAddress: 30,
+  /** Those whose proof is good. */
+  enrolmentsPerMinutePerToken: 120,
+  /** Keys on record; those whose certificates can no longer be renewed are forgotten. */
+  enrolmentsPerToken: 10_000,
+  rateLimitedKeysMax: 10_000,
   proofAgeMs: 5 * 60 * 1_000,
   proofNoncesMax: 20_000,
   apiBodyBytes: 16 * 1024,

@@ -23,6 +23,11 @@ export interface ClaimPolicy {
   touch(names: readonly string[]): void | Promise<void>;
 }
 
+export interface RefusedName {
+  readonly name: string | undefined;
+  readonly code: ErrorCode;
+}
+
 export interface ClaimsOptions {
   readonly policy: ClaimPolicy;
   readonly table: TunnelTable;
@@ -31,7 +36,8 @@ export interface ClaimsOptions {
   /** False once the link is gone or the node drains: its claims are no longer placed. */
   readonly isAccepting: (state: LinkState) => boolean;
   readonly onClaimed: (membership: Membership) => void;
-  readonly onRefused: (state: LinkState, name: string | undefined, code: ErrorCode) => void;
+  /** Once for each claim of which something was refused. */
+  readonly onRefused: (state: LinkState, refused: readonly RefusedName[]) => void;
   readonly onReplaced: (membership: Membership) => void;
   /** The link lost its last name: it finishes what runs. */
   readonly onDraining: (state: LinkState) => void;
@@ -39,25 +45,40 @@ export interface ClaimsOptions {
 
 type ClaimMessage = Extract<ControlMessage, { readonly type: "claim" }>;
 
-/** Never rejects: what goes wrong is part of the answer. */
-export async function answerClaim(options: ClaimsOptions, state: LinkState, message: ClaimMessage): Promise<void> {
+/** Names that are looked at in one turn of the event loop: each may cost a write to the disk. */
+const namesPerTurn = 4;
+
+/** What goes wrong with a name is part of the answer. `pace` is awaited before so many names are looked at. */
+export async function answerClaim(
+  options: ClaimsOptions,
+  state: LinkState,
+  { requestId, tunnels }: ClaimMessage,
+  pace: (names: number) => Promise<void>,
+): Promise<void> {
+  const { tunnelsPerLink } = options.limits;
   const results: ClaimResult[] = [];
   const gaveWay: Membership[] = [];
   const claimed = new Set<string>();
-  for (const request of message.tunnels) {
-    const decision = await decide(options, state, request);
-    const result = decision.ok && claimed.has(decision.name) ? twice(decision.name) : decision;
-    if (!result.ok) {
-      options.onRefused(state, request.name, result.code);
-      results.push(refusal(request.name, result));
-      continue;
+  const considered = Math.min(tunnels.length, tunnelsPerLink);
+  for (let at = 0; at < considered; at += namesPerTurn) {
+    await pace(Math.min(namesPerTurn, considered - at));
+    if (state.link.isClosed) break;
+    for (const request of tunnels.slice(at, Math.min(at + namesPerTurn, considered))) {
+      const decision = await decide(options, state, request);
+      const result = decision.ok && claimed.has(decision.name) ? twice(decision.name) : decision;
+      const answer = result.ok
+        ? place(options, state, { request, name: result.name, gaveWay })
+        : refusal(request.name, result);
+      if (answer.ok) claimed.add(answer.name);
+      results.push(answer);
     }
-    const placed = place(options, state, { request, name: result.name, gaveWay });
-    if (placed.ok) claimed.add(result.name);
-    results.push(placed);
   }
   letGo(options, gaveWay);
-  if (!state.link.isClosed) state.link.send({ type: "claimed", requestId: message.requestId, results });
+  if (state.link.isClosed) return;
+  for (const { name } of tunnels.slice(considered)) results.push(refusal(name, tooMany(tunnelsPerLink)));
+  const refused = results.flatMap((result) => (result.ok ? [] : [{ name: result.name, code: result.code }]));
+  if (refused.length > 0) options.onRefused(state, refused);
+  state.link.send({ type: "claimed", requestId, results });
 }
 
 async function decide(
@@ -66,9 +87,7 @@ async function decide(
   request: TunnelRequest,
 ): Promise<ClaimDecision> {
   const isNew = request.name === undefined || !state.memberships.has(request.name);
-  if (isNew && state.memberships.size >= limits.tunnelsPerLink) {
-    return { ok: false, code: "NAME_LIMIT", message: `One agent serves at most ${limits.tunnelsPerLink} tunnels.` };
-  }
+  if (isNew && state.memberships.size >= limits.tunnelsPerLink) return tooMany(limits.tunnelsPerLink);
   try {
     return await policy.claim(state.link.peer, request);
   } catch (thrown) {
@@ -101,7 +120,6 @@ function place(
     return { ok: true, name, url: options.publicUrl(name) };
   } catch (thrown) {
     const { code, message } = toSallyError(thrown);
-    options.onRefused(state, name, code);
     return refusal(name, { ok: false, code, message });
   }
 }
@@ -132,6 +150,10 @@ function refusal(
   { code, message }: Extract<ClaimDecision, { readonly ok: false }>,
 ): ClaimResult {
   return name === undefined ? { ok: false, code, message } : { name, ok: false, code, message };
+}
+
+function tooMany(max: number): Extract<ClaimDecision, { readonly ok: false }> {
+  return { ok: false, code: "NAME_LIMIT", message: `One agent serves at most ${max} tunnels.` };
 }
 
 function twice(name: string): ClaimDecision {

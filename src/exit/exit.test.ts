@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { settle, StubLink, type StubLinkOptions } from "../wire/testing/stub-link.ts";
+import { settle, streamPair, StubLink, type StubLinkOptions } from "../wire/testing/stub-link.ts";
 import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import type { LinkAuth } from "../core/identity.ts";
@@ -96,6 +96,141 @@ function codeOf(work: () => unknown): string {
 }
 
 const dial = { tunnel: "demo", protocol: "http" } as const;
+
+describe("what one link asks for", () => {
+  const few = { ...limits, linkRequestBurst: 100, linkRequestsPerSecond: 10 };
+
+  test("of names, beyond those that it may serve, is refused without asking who owns them", async () => {
+    let asked = 0;
+    const { linkUp, events } = setUp({
+      limits: { ...limits, tunnelsPerLink: 6 },
+      claims: {
+        async claim() {
+          asked++;
+          return { ok: false, code: "NAME_INVALID", message: "no" };
+        },
+        release() {},
+        touch() {},
+      },
+    });
+    const results = await claim(
+      await linkUp(),
+      Array.from({ length: 9 }, (_, i) => `n${i}`),
+    );
+    expect(asked).toBe(6);
+    const codes = [
+      ...Array.from({ length: 6 }, () => "NAME_INVALID" as const),
+      ...Array.from({ length: 3 }, () => "NAME_LIMIT" as const),
+    ];
+    expect(results.map((result) => (result.ok ? "ok" : result.code))).toEqual(codes);
+    const refused = events.flatMap((event) => (event.event === "refused" ? [event.refused] : []));
+    expect(refused.map((names) => names.map(({ code }) => code))).toEqual([codes]);
+  });
+
+  test("of names, in one claim, gives way to others in between", async () => {
+    const turns: (() => void)[] = [];
+    const { linkUp } = setUp({ schedule: (task) => void turns.push(task) });
+    const link = await linkUp();
+    const names = Array.from({ length: 10 }, (_, i) => `n${i}`);
+    await claim(link, names);
+    let taken = 0;
+    for (; turns.length > 0; taken++) {
+      turns.shift()?.();
+      await settle();
+    }
+    expect(taken).toBe(3);
+    expect(link.sentOf("claimed")[0]?.results.map(({ name }) => name)).toEqual(names);
+  });
+
+  test("of names, beyond its tokens, waits for them, and for no longer than the link is there", async () => {
+    const { linkUp, clock, exit } = setUp({ limits: few });
+    const link = await linkUp();
+    await claim(link, ["a", "b", "c", "d", "e", "f", "g", "h", "i"]);
+    await settle(100);
+    expect(link.sentOf("claimed")[0]?.results).toHaveLength(9);
+    expect(await claim(link, ["j"])).toEqual([]); // 8 tokens are left
+    clock.advance(200);
+    await settle();
+    expect(link.sentOf("claimed")).toHaveLength(2);
+    await claim(link, ["k"]);
+    link.close();
+    clock.advance(60_000);
+    await settle();
+    expect(exit.directory.lookup("k")).toBeUndefined();
+  });
+
+  test("of probes, beyond its tokens, is refused, and costs the link when it goes on", async () => {
+    let probes = 0;
+    const { linkUp, clock } = setUp({
+      limits: few,
+      probe: async () => ({ ok: true, rttMs: ++probes }),
+    });
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    const probe = async (): Promise<void> => {
+      link.receive({ type: "probe", requestId: 1, name: "demo" });
+      await settle();
+    };
+    for (let i = 0; i < 10; i++) await probe();
+    expect([probes, link.sentOf("probed").at(-1)?.code]).toEqual([8, "OVERLOADED"]);
+    clock.advance(5_000);
+    await probe();
+    expect(probes).toBe(9);
+    for (let i = 0; i < 20; i++) await probe();
+    expect([probes, link.closeError?.code]).toEqual([10, "OVERLOADED"]);
+  });
+
+  test("of streams is refused, and costs the link when it goes on", async () => {
+    const { linkUp } = setUp({ limits: { ...limits, linkRequestBurst: 1_000 } });
+    const link = await linkUp();
+    let refused = 0;
+    while (!link.isClosed && refused < 100) {
+      const [, far] = streamPair(dial);
+      link.options?.onStream(far, link);
+      expect(far.refusal?.code).toBe("FORBIDDEN");
+      refused++;
+    }
+    expect([refused, link.closeError?.code]).toEqual([21, "OVERLOADED"]);
+  });
+
+  test("of messages of any kind is bounded", async () => {
+    const { linkUp } = setUp({ limits: few });
+    const link = await linkUp();
+    for (let i = 0; i < 200; i++) link.receive({ type: "headroom", value: 1 });
+    expect(link.isClosed).toBe(false);
+    link.receive({ type: "headroom", value: 1 });
+    expect(link.closeError?.code).toBe("OVERLOADED");
+  });
+
+  test("may be all of its names, each probed, twice as many tries as an agent makes at first", async () => {
+    const { linkUp } = setUp();
+    const link = await linkUp();
+    const names = Array.from({ length: limits.tunnelsPerLink }, (_, i) => `n${i}`);
+    const requestId = 1;
+    link.receive({
+      type: "claim",
+      requestId,
+      process: link.peerProcess,
+      tunnels: names.map((name) => request(name, {})),
+    });
+    await settle(2_000);
+    for (let tries = 0; tries < 2; tries++) {
+      for (const name of names) link.receive({ type: "probe", requestId, name });
+      await settle();
+    }
+    expect(link.sentOf("claimed")[0]?.results.filter(({ ok }) => ok)).toHaveLength(names.length);
+    expect(link.sentOf("probed").filter(({ ok }) => ok)).toHaveLength(2 * names.length);
+  });
+
+  test("of a name that was let go just before gets it, and keeps it", async () => {
+    const { linkUp, owners, exit } = setUp();
+    const link = await linkUp();
+    await claim(link, ["demo"]);
+    link.receive({ type: "release", names: ["demo"] });
+    expect(await claim(link, ["demo"])).toMatchObject([{ ok: true }]);
+    expect([owners.get("demo"), exit.links()[0]?.names]).toEqual(["ann", ["demo"]]);
+  });
+});
 
 describe("claims", () => {
   test("a claimed name is live and can be dialled", async () => {
@@ -483,13 +618,40 @@ describe("links", () => {
     expect(await claim(link, ["other"])).toMatchObject([{ ok: false, code: "DRAINING" }]);
   });
 
-  test("more handshakes than allowed are refused", async () => {
-    const { exit } = setUp({ limits: { ...limits, pendingHandshakes: 1 }, accept: () => new Promise(() => {}) });
-    const closed: (string | undefined)[] = [];
-    const session = { remote: { host: "", port: 0 }, close: (error?: SallyError) => closed.push(error?.code) };
-    exit.acceptSession(session as unknown as Session); // the handshake is replaced
-    exit.acceptSession(session as unknown as Session);
-    expect(closed).toEqual(["OVERLOADED"]);
+  describe("handshakes that do not end", () => {
+    function door() {
+      const { exit } = setUp({ limits: { ...limits, pendingHandshakes: 2 }, accept: () => new Promise(() => {}) });
+      const closed: string[] = [];
+      const knock = (host: string, peerCertificate?: Uint8Array): void => {
+        const close = (error?: SallyError): void => void closed.push(`${host} ${error?.code}`);
+        exit.acceptSession({ remote: { host, port: 0 }, peerCertificate, close } as unknown as Session); // all that is read
+      };
+      return { closed, knock };
+    }
+
+    test("of strangers give way to newcomers, those of the address that has most first", () => {
+      const { closed, knock } = door();
+      for (const host of ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3"]) knock(host);
+      expect(closed).toEqual(["192.0.2.2 OVERLOADED", "192.0.2.1 OVERLOADED"]);
+    });
+
+    test("of strangers take nothing from peers that have shown a certificate", () => {
+      const { closed, knock } = door();
+      const certificate = new Uint8Array(1);
+      knock("192.0.2.1", certificate);
+      knock("192.0.2.1", certificate);
+      for (let i = 0; i < 10; i++) knock("2001:db8::1");
+      expect(closed).toHaveLength(8);
+      expect(closed).not.toContain("192.0.2.1 OVERLOADED");
+    });
+
+    test("of peers with a certificate are finished before more begin, address by address", () => {
+      const { closed, knock } = door();
+      for (const host of ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]) {
+        knock(host, new Uint8Array(1));
+      }
+      expect(closed).toEqual(["192.0.2.1 OVERLOADED", "192.0.2.1 OVERLOADED", "192.0.2.3 OVERLOADED"]);
+    });
   });
 
   test("leases of served names are extended", async () => {

@@ -5,7 +5,7 @@
  */
 
 import { sleep, type Clock } from "../core/clock.ts";
-import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
 import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -16,14 +16,12 @@ import type { TunnelDirectory, TunnelEntry } from "../ports/tunnel-directory.ts"
 import { acceptLink, type Link, type LinkOptions } from "../wire/link.ts";
 import type { ControlMessage } from "../wire/messages.ts";
 import type { WindowBudget } from "../wire/window-budget.ts";
-import { answerClaim, type ClaimPolicy, type ClaimsOptions } from "./claims.ts";
+import type { ClaimPolicy } from "./claims.ts";
 import { createLinkDialer } from "./link-dialer.ts";
 import { describeLink, type ExitEvent, type LinkInfo } from "./link-info.ts";
+import { LinkRequests, type ProbeResult, requestCost } from "./link-requests.ts";
+import { PendingLinks } from "./pending-links.ts";
 import { TunnelTable, type LinkState } from "./tunnel-table.ts";
-
-export type ProbeResult =
-  | { readonly ok: true; readonly rttMs: number }
-  | { readonly ok: false; readonly code: ErrorCode; readonly message: string };
 
 export interface ExitOptions {
   readonly auth: LinkAuth;
@@ -81,13 +79,10 @@ class ExitNode implements Exit {
   readonly #links = new Map<Link, LinkState>();
   /** Links that closed before their handshake's promise was seen. */
   readonly #closed = new WeakSet<Link>();
-  readonly #claimWork = new Map<LinkState, { waiting: number; tail: Promise<void> }>();
-  /** Probes that run for each link. */
-  readonly #probes = new WeakMap<Link, number>();
-  readonly #claims: ClaimsOptions;
+  readonly #requests: LinkRequests;
   readonly #scope: Scope;
+  readonly #pending: PendingLinks;
   #sequence = 0;
-  #handshakes = 0;
   #isDraining = false;
   #whenEmpty: (() => void)[] = [];
 
@@ -95,6 +90,7 @@ class ExitNode implements Exit {
     this.#options = options;
     const { clock, log, limits, publicUrl } = options;
     this.#certificateGraceMs = options.certificateGraceMs ?? 60 * 60_000;
+    this.#pending = new PendingLinks(limits.pendingHandshakes);
     this.#scope = new Scope(log);
     this.dialer = createLinkDialer({
       table: this.#table,
@@ -105,26 +101,34 @@ class ExitNode implements Exit {
       random: options.random ?? Math.random,
     });
     this.directory = { lookup: (name) => this.#table.entry(name) ?? options.findReserved(name) };
-    this.#claims = {
-      policy: options.claims,
-      table: this.#table,
+    this.#requests = new LinkRequests({
+      claims: {
+        policy: options.claims,
+        table: this.#table,
+        limits,
+        publicUrl,
+        isAccepting: (state) => !this.#isDraining && this.#links.has(state.link),
+        onClaimed: ({ name, state }) => this.#emit({ event: "claimed", name, link: this.#info(state) }),
+        onRefused: (state, refused) => this.#emit({ event: "refused", refused, link: this.#info(state) }),
+        onReplaced: ({ name, state }) => this.#emit({ event: "replaced", name, link: this.#info(state) }),
+        onDraining: (state) => this.#emit({ event: "link-draining", link: this.#info(state) }),
+      },
+      probe: options.probe,
+      onReleased: (state, name) => this.#emit({ event: "released", name, link: this.#info(state) }),
+      clock,
       limits,
-      publicUrl,
-      isAccepting: (state) => !this.#isDraining && this.#links.has(state.link),
-      onClaimed: ({ name, state }) => this.#emit({ event: "claimed", name, link: this.#info(state) }),
-      onRefused: (state, name, code) => this.#emit({ event: "refused", name, code, link: this.#info(state) }),
-      onReplaced: ({ name, state }) => this.#emit({ event: "replaced", name, link: this.#info(state) }),
-      onDraining: (state) => this.#emit({ event: "link-draining", link: this.#info(state) }),
-    };
+      scope: this.#scope,
+      schedule: options.schedule ?? queueMicrotask,
+    });
     this.#scope.run("the check of live links", (signal) => this.#watch(signal));
     this.#scope.run("the extension of leases", (signal) => this.#touch(signal));
   }
 
   acceptSession(session: Session): void {
-    const { limits, log } = this.#options;
+    const { log } = this.#options;
     if (this.#isDraining || this.#scope.isClosed) return session.close(new SallyError("DRAINING"));
-    if (this.#handshakes >= limits.pendingHandshakes) return session.close(new SallyError("OVERLOADED"));
-    this.#handshakes++;
+    const leave = this.#pending.take(session);
+    if (leave === undefined) return;
     this.#scope.run("accepting a link", async (signal) => {
       try {
         const link = await this.#handshake(session, signal);
@@ -135,7 +139,7 @@ class ExitNode implements Exit {
         this.#emit({ event: "handshake-failed", remote: session.remote, error });
         session.close(error);
       } finally {
-        this.#handshakes--;
+        leave();
       }
     });
   }
@@ -153,7 +157,7 @@ class ExitNode implements Exit {
   closeTunnel(name: string): boolean {
     const members = [...(this.#table.members(name) ?? [])];
     for (const { state } of members) {
-      this.#release(state, [name]);
+      this.#requests.release(state, [name]);
       state.link.send({ type: "replaced", names: [name] });
     }
     return members.length > 0;
@@ -194,7 +198,10 @@ class ExitNode implements Exit {
       log,
       budget,
       limits,
-      onStream: (stream) => stream.refuse(new SallyError("FORBIDDEN", "An agent opens no streams.")),
+      onStream: (stream, link) => {
+        stream.refuse(new SallyError("FORBIDDEN", "An agent opens no streams."));
+        this.#requests.charge(link, requestCost.stream);
+      },
       onMessage: (message, link) => this.#onMessage(message, link),
       onDrain: (link) => this.#onDrain(link),
       onClose: (error, link) => this.#onClose(error, link),
@@ -238,7 +245,6 @@ class ExitNode implements Exit {
     const info = this.#info(state);
     state.isDraining = true;
     this.#links.delete(link);
-    this.#claimWork.delete(state);
     this.#table.removeLink(state);
     this.#emit({ event: "link-down", link: info, error });
     if (this.#links.size > 0) return;
@@ -248,18 +254,20 @@ class ExitNode implements Exit {
   #onMessage(message: ControlMessage, link: Link): void {
     const state = this.#stateOf(link);
     if (state === undefined) return;
+    this.#requests.charge(link, requestCost.message);
+    if (link.isClosed) return;
     switch (message.type) {
       case "claim":
-        return this.#queueClaim(state, message);
+        return this.#requests.claim(state, message);
       case "release":
-        return this.#release(state, message.names);
+        return this.#requests.release(state, message.names);
       case "headroom":
         state.headroom = message.value;
         return;
       case "origin":
         return this.#setOrigin(state, message.name, message.state);
       case "probe":
-        return this.#probe(state, message.requestId, message.name);
+        return this.#requests.probe(state, message);
       case "claimed":
       case "probed":
       case "drain":
@@ -269,58 +277,11 @@ class ExitNode implements Exit {
     }
   }
 
-  #queueClaim(state: LinkState, message: Extract<ControlMessage, { readonly type: "claim" }>): void {
-    const work = this.#claimWork.get(state) ?? { waiting: 0, tail: Promise.resolve() };
-    if (work.waiting >= this.#options.limits.claimsWaiting) {
-      return state.link.close(new SallyError("PROTOCOL_VIOLATION", "Too many claims wait for an answer."));
-    }
-    this.#claimWork.set(state, work);
-    work.waiting++;
-    const before = work.tail;
-    work.tail = before.then(() => answerClaim(this.#claims, state, message)).finally(() => work.waiting--);
-    this.#scope.run("answering a claim", () => work.tail);
-  }
-
-  #release(state: LinkState, names: readonly string[]): void {
-    for (const name of names) {
-      if (!this.#table.release(state, name)) continue;
-      this.#emit({ event: "released", name, link: this.#info(state) });
-      if (this.#table.members(name)?.length !== 0) continue;
-      this.#table.forget(name);
-      this.#scope.run("releasing a name", async () => this.#options.claims.release(state.link.peer, name));
-    }
-  }
-
   #setOrigin(state: LinkState, name: string, origin: "up" | "down"): void {
     const membership = state.memberships.get(name);
     if (membership === undefined || membership.isOriginUp === (origin === "up")) return;
     membership.isOriginUp = origin === "up";
     this.#emit({ event: "origin", name, state: origin, link: this.#info(state) });
-  }
-
-  #probe(state: LinkState, requestId: number, name: string): void {
-    const running = this.#probes.get(state.link) ?? 0;
-    if (running >= this.#options.limits.tunnelsPerLink) {
-      return state.link.send({ type: "probed", requestId, name, ok: false, code: "OVERLOADED" });
-    }
-    this.#probes.set(state.link, running + 1);
-    this.#scope.run("a probe", async () => {
-      const result = await this.#probeResult(state, name);
-      this.#probes.set(state.link, (this.#probes.get(state.link) ?? 1) - 1);
-      if (this.#links.has(state.link)) state.link.send({ type: "probed", requestId, name, ...result });
-    });
-  }
-
-  async #probeResult(state: LinkState, name: string): Promise<ProbeResult> {
-    if (!state.memberships.has(name)) {
-      return { ok: false, code: "TUNNEL_UNKNOWN", message: `This link does not serve "${name}".` };
-    }
-    try {
-      return await this.#options.probe(name);
-    } catch (thrown) {
-      const { code, message } = toSallyError(thrown);
-      return { ok: false, code, message };
-    }
   }
 
   #revokeLink(state: LinkState): void {

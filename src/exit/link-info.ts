@@ -1,8 +1,9 @@
 /** What the exit tells others about its links: for `sally status`, metrics and the audit log. */
 
 import type { Address } from "../core/address.ts";
-import type { ErrorCode, SallyError } from "../core/errors.ts";
+import type { SallyError } from "../core/errors.ts";
 import type { TransportKind } from "../ports/session.ts";
+import type { RefusedName } from "./claims.ts";
 import type { LinkState } from "./tunnel-table.ts";
 
 /** One live link. */
@@ -31,7 +32,7 @@ export type ExitEvent =
   | { readonly event: "link-down"; readonly link: LinkInfo; readonly error: SallyError | undefined }
   | { readonly event: "handshake-failed"; readonly remote: Address; readonly error: SallyError }
   | { readonly event: "claimed" | "replaced" | "released"; readonly name: string; readonly link: LinkInfo }
-  | { readonly event: "refused"; readonly name: string | undefined; readonly code: ErrorCode; readonly link: LinkInfo }
+  | { readonly event: "refused"; readonly refused: readonly RefusedName[]; readonly link: LinkInfo }
   | { readonly event: "revoked"; readonly link: LinkInfo }
   | { readonly event: "origin"; readonly name: string; readonly state: "up" | "down"; readonly link: LinkInfo };
 

@@ -3,6 +3,7 @@
  * instead of one for each request, and draining.
  */
 
+import { addressGroup } from "../core/address-group.ts";
 import type { Timer } from "../core/clock.ts";
 import type { Duplex } from "../core/duplex.ts";
 import { SallyError } from "../core/errors.ts";
@@ -18,7 +19,8 @@ export class Http1Service implements ConnectionHost {
   coarseMs: number;
   isDraining = false;
   readonly #connections = new Set<Http1Connection>();
-  readonly #countByHost = new Map<string, number>();
+  /** By address group. */
+  readonly #countByVisitor = new Map<string, number>();
   #timer: Timer | undefined;
   #nextId = 1;
   #onEmpty: (() => void) | undefined;
@@ -37,14 +39,14 @@ export class Http1Service implements ConnectionHost {
   serve(duplex: Duplex, meta: ConnectionMeta): void {
     const { limits, clock } = this.options;
     if (this.#connections.size === 0) this.coarseMs = clock.nowMs();
-    const { host } = meta.remote;
-    const ofVisitor = (this.#countByHost.get(host) ?? 0) + 1;
+    const visitor = addressGroup(meta.remote.host);
+    const ofVisitor = (this.#countByVisitor.get(visitor) ?? 0) + 1;
     // Refusals are answered, but not without bound.
     if (this.#connections.size >= 2 * limits.connections || ofVisitor > 2 * limits.connectionsPerVisitor) {
       duplex.reset(new SallyError("OVERLOADED"));
       return;
     }
-    this.#countByHost.set(host, ofVisitor);
+    this.#countByVisitor.set(visitor, ofVisitor);
     const connection = new Http1Connection(duplex, meta, this.#nextId++, this);
     this.#connections.add(connection);
     this.#timer ??= clock.after(sweepEveryMs, () => this.#sweep());
@@ -57,10 +59,10 @@ export class Http1Service implements ConnectionHost {
   /** Called by a connection, once, when it is gone. */
   remove(connection: Http1Connection): void {
     if (!this.#connections.delete(connection)) return;
-    const { host } = connection.meta.remote;
-    const count = (this.#countByHost.get(host) ?? 1) - 1;
-    if (count > 0) this.#countByHost.set(host, count);
-    else this.#countByHost.delete(host);
+    const visitor = addressGroup(connection.meta.remote.host);
+    const count = (this.#countByVisitor.get(visitor) ?? 1) - 1;
+    if (count > 0) this.#countByVisitor.set(visitor, count);
+    else this.#countByVisitor.delete(visitor);
     if (this.#connections.size > 0) return;
     this.#timer?.cancel();
     this.#timer = undefined;

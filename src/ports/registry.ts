@@ -31,7 +31,17 @@ export interface EnrolmentRecord {
   readonly installation: string;
   readonly createdMs: number;
   readonly renewedMs: number;
+  /** When the last certificate ends. */
+  readonly expiresMs: number;
   readonly revokedMs: number | undefined;
+}
+
+/** How much is kept of enrolments. */
+export interface EnrolmentBounds {
+  /** Those that expired before are of no use to anybody, and are removed when a new one comes. */
+  readonly forgetBeforeMs: number;
+  /** Keys that one token may have, revoked ones aside. */
+  readonly perTokenMax: number;
 }
 
 export interface NameRecord {
@@ -74,8 +84,8 @@ export interface Registry {
   /** False when there is no such token. Revoking twice keeps the first time. */
   revokeToken(id: string, nowMs: number): Maybe<boolean>;
 
-  /** Adds, or renews the record with the same key. */
-  putEnrolment(enrolment: EnrolmentRecord): Maybe<void>;
+  /** Atomic: renews the record with the same key, or adds it. False when it is new and its token has too many. */
+  putEnrolment(enrolment: EnrolmentRecord, bounds: EnrolmentBounds): Maybe<boolean>;
   findEnrolment(keyFingerprint: string): Maybe<EnrolmentRecord | undefined>;
   listEnrolments(): Maybe<readonly EnrolmentRecord[]>;
   revokeEnrolment(keyFingerprint: string, nowMs: number): Maybe<boolean>;

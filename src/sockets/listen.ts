@@ -1,13 +1,16 @@
 /**
  * Listening TCP, TLS and unix sockets that hand out `Duplex`es. It hides how TLS is started: every connection is
  * accepted plain and upgraded, so a new certificate counts from the next connection on without closing the port.
- * Rule kept: a handshake is bounded in number and in time, and nobody hears of a connection before it is complete.
+ * Rule kept: handshakes are bounded in number and in time, those that stay give way to those that come, and nobody
+ * hears of a connection before its handshake is complete.
  */
 
+import { addressGroup } from "../core/address-group.ts";
 import { formatAddress, type Address } from "../core/address.ts";
 import { systemClock, type Clock, type Timer } from "../core/clock.ts";
 import type { Duplex } from "../core/duplex.ts";
 import { SallyError } from "../core/errors.ts";
+import { FairSlots } from "../core/fair-slots.ts";
 import { limits as defaultLimits, type Limits } from "../core/limits.ts";
 import { localOf, readExporter, readPeerCertificate, remoteOf, tuneSocket, type BunSocket } from "./bun-socket.ts";
 import { SocketDuplex } from "./socket-duplex.ts";
@@ -62,6 +65,12 @@ export async function listenUnix(options: ListenOptions & { path: string }): Pro
   return open(options, { unix: options.path }, options.path);
 }
 
+interface RunningHandshake {
+  readonly socket: BunSocket;
+  readonly timer: Timer;
+  readonly leave: () => void;
+}
+
 type Where = { readonly hostname: string; readonly port: number } | { readonly unix: string };
 
 function open(options: ListenOptions, where: Where, label: string): TcpListener {
@@ -79,7 +88,8 @@ class SocketListener implements TcpListener {
   readonly #options: ListenOptions;
   readonly #clock: Clock;
   readonly #limits: Pick<Limits, "pendingHandshakes" | "handshakeMs">;
-  readonly #handshakes = new Map<SocketDuplex, { readonly timer: Timer; readonly socket: BunSocket }>();
+  readonly #handshakes = new Map<SocketDuplex, RunningHandshake>();
+  readonly #slots: FairSlots;
   /** Bun's `stop(true)` would end these with a FIN, which looks clean. */
   readonly #connections = new Set<SocketDuplex>();
   readonly #plainEvents: Record<string, unknown>;
@@ -91,6 +101,7 @@ class SocketListener implements TcpListener {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#limits = options.limits ?? defaultLimits;
+    this.#slots = new FairSlots(this.#limits.pendingHandshakes, "oldest");
     this.#tls = options.tls === undefined ? undefined : serverTlsOptions(options.tls);
     const close = (socket: BunSocket, error?: Error): void => {
       this.#connections.delete(socket.data);
@@ -143,11 +154,7 @@ class SocketListener implements TcpListener {
   }
 
   async close(): Promise<void> {
-    for (const { timer, socket } of this.#handshakes.values()) {
-      timer.cancel();
-      socket.terminate();
-    }
-    this.#handshakes.clear();
+    for (const duplex of this.#handshakes.keys()) this.#breakOff(duplex);
     this.#server?.stop(false);
     const reason = new Error("the listener was closed");
     for (const duplex of this.#connections) duplex.abort(reason);
@@ -163,9 +170,9 @@ class SocketListener implements TcpListener {
   }
 
   #startTls(raw: BunSocket): void {
-    if (this.#handshakes.size >= this.#limits.pendingHandshakes) return raw.terminate();
     tuneSocket(raw);
     const duplex = new SocketDuplex(undefined);
+    const leave = this.#slots.take(addressGroup(remoteOf(raw).host), () => this.#breakOff(duplex));
     const [, socket] = raw.upgradeTLS({
       isServer: true,
       allowHalfOpen: true,
@@ -173,16 +180,22 @@ class SocketListener implements TcpListener {
       tls: this.#tls,
       socket: this.#tlsEvents,
     });
-    const timer = this.#clock.after(this.#limits.handshakeMs, () => {
-      this.#handshakes.delete(duplex);
-      socket.terminate();
-    });
-    this.#handshakes.set(duplex, { timer, socket });
+    const timer = this.#clock.after(this.#limits.handshakeMs, () => this.#breakOff(duplex));
+    this.#handshakes.set(duplex, { socket, timer, leave });
+  }
+
+  #breakOff(duplex: SocketDuplex): void {
+    const socket = this.#handshakes.get(duplex)?.socket;
+    this.#forget(duplex);
+    socket?.terminate();
   }
 
   #forget(duplex: SocketDuplex): void {
-    this.#handshakes.get(duplex)?.timer.cancel();
+    const running = this.#handshakes.get(duplex);
+    if (running === undefined) return;
     this.#handshakes.delete(duplex);
+    running.timer.cancel();
+    running.leave();
   }
 
   #onHandshake(socket: BunSocket, isOk: boolean, error: Error | null): void {

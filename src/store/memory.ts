@@ -7,6 +7,7 @@ import { limits } from "../core/limits.ts";
 import { SallyError } from "../core/errors.ts";
 import type {
   AuditRecord,
+  EnrolmentBounds,
   EnrolmentRecord,
   NameRecord,
   Registry,
@@ -48,14 +49,16 @@ export class MemoryRegistry implements Registry {
     return true;
   }
 
-  putEnrolment(enrolment: EnrolmentRecord): void {
+  putEnrolment(enrolment: EnrolmentRecord, bounds: EnrolmentBounds): boolean {
     const known = this.#enrolments.get(enrolment.keyFingerprint);
+    if (known === undefined && !this.#hasRoom(enrolment.tokenId, bounds)) return false;
     this.#enrolments.set(enrolment.keyFingerprint, {
       ...enrolment,
       createdMs: known?.createdMs ?? enrolment.createdMs,
       // What was revoked stays so: a renewal that runs at the same time must not bring the key back.
       revokedMs: known?.revokedMs ?? enrolment.revokedMs,
     });
+    return true;
   }
 
   findEnrolment(keyFingerprint: string): EnrolmentRecord | undefined {
@@ -114,6 +117,15 @@ export class MemoryRegistry implements Registry {
   }
 
   close(): void {}
+
+  #hasRoom(tokenId: string, { forgetBeforeMs, perTokenMax }: EnrolmentBounds): boolean {
+    let count = 0;
+    for (const [key, record] of this.#enrolments) {
+      if (record.expiresMs < forgetBeforeMs) this.#enrolments.delete(key);
+      else if (record.tokenId === tokenId && record.revokedMs === undefined) count++;
+    }
+    return count < perTokenMax;
+  }
 
   #dropLapsed(nowMs: number): void {
     for (const [name, record] of this.#names) if (record.quarantineUntilMs <= nowMs) this.#names.delete(name);

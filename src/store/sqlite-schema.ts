@@ -44,6 +44,11 @@ const steps = [
     subject TEXT NOT NULL
   ) STRICT;
   `,
+  `
+  ALTER TABLE enrolments ADD COLUMN expires_ms INTEGER;
+  CREATE INDEX enrolments_by_token ON enrolments (token_id);
+  CREATE INDEX enrolments_by_end ON enrolments (coalesce(expires_ms, renewed_ms + 31536000000));
+  `,
 ] as const;
 
 /** Brings a file up to date in one transaction. @throws SallyError STORE_FAILED for newer and foreign files */

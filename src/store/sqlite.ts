@@ -9,6 +9,7 @@ import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type {
   AuditRecord,
+  EnrolmentBounds,
   EnrolmentRecord,
   NameRecord,
   Registry,
@@ -19,6 +20,10 @@ import type {
 import { migrate } from "./sqlite-schema.ts";
 
 type Row = Readonly<Record<string, string | number | null>>;
+
+/** A version that did not write the end may still have the file open: no certificate lasts longer than 365 days. */
+const expiresSql = "coalesce(expires_ms, renewed_ms + 31536000000)";
+const selectEnrolments = `SELECT *, ${expiresSql} AS ends_ms FROM enrolments`;
 
 /** Opens or creates the file with mode 0600. @throws SallyError STORE_FAILED, saying what to do */
 export function openSqliteRegistry(path: string): SqliteRegistry {
@@ -105,13 +110,33 @@ export class SqliteRegistry implements Registry {
     );
   }
 
-  putEnrolment(enrolment: EnrolmentRecord): void {
+  putEnrolment(enrolment: EnrolmentRecord, bounds: EnrolmentBounds): boolean {
+    return this.#guard(() =>
+      this.#database
+        .transaction(() => {
+          const isNew = this.findEnrolment(enrolment.keyFingerprint) === undefined;
+          if (isNew && !this.#hasRoom(enrolment.tokenId, bounds)) return false;
+          this.#writeEnrolment(enrolment);
+          return true;
+        })
+        .immediate(),
+    );
+  }
+
+  #hasRoom(tokenId: string, { forgetBeforeMs, perTokenMax }: EnrolmentBounds): boolean {
+    this.#writeListed(`DELETE FROM enrolments WHERE ${expiresSql} < ?`, [forgetBeforeMs]);
+    const sql = "SELECT count(*) AS held FROM enrolments WHERE token_id = ? AND revoked_ms IS NULL";
+    return Number(this.#rows(sql, [tokenId])[0]?.["held"]) < perTokenMax;
+  }
+
+  #writeEnrolment(enrolment: EnrolmentRecord): void {
     // What was revoked stays so: a renewal that runs at the same time must not bring the key back.
     this.#writeListed(
-      `INSERT INTO enrolments (key_fingerprint, token_id, identity, installation, created_ms, renewed_ms, revoked_ms)
-       VALUES (?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO enrolments
+         (key_fingerprint, token_id, identity, installation, created_ms, renewed_ms, expires_ms, revoked_ms)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (key_fingerprint) DO UPDATE SET token_id = excluded.token_id, identity = excluded.identity,
-         installation = excluded.installation, renewed_ms = excluded.renewed_ms,
+         installation = excluded.installation, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms,
          revoked_ms = coalesce(revoked_ms, excluded.revoked_ms)`,
       [
         enrolment.keyFingerprint,
@@ -120,18 +145,19 @@ export class SqliteRegistry implements Registry {
         enrolment.installation,
         enrolment.createdMs,
         enrolment.renewedMs,
+        enrolment.expiresMs,
         enrolment.revokedMs ?? null,
       ],
     );
   }
 
   findEnrolment(keyFingerprint: string): EnrolmentRecord | undefined {
-    return this.#rows("SELECT * FROM enrolments WHERE key_fingerprint = ?", [keyFingerprint]).map(enrolmentOf)[0];
+    return this.#rows(`${selectEnrolments} WHERE key_fingerprint = ?`, [keyFingerprint]).map(enrolmentOf)[0];
   }
 
   listEnrolments(): readonly EnrolmentRecord[] {
     this.#forgetStale();
-    this.#cachedEnrolments ??= this.#rows("SELECT * FROM enrolments ORDER BY created_ms, key_fingerprint", []).map(
+    this.#cachedEnrolments ??= this.#rows(`${selectEnrolments} ORDER BY created_ms, key_fingerprint`, []).map(
       enrolmentOf,
     );
     return this.#cachedEnrolments;
@@ -276,6 +302,7 @@ function enrolmentOf(row: Row): EnrolmentRecord {
     installation: String(row["installation"]),
     createdMs: Number(row["created_ms"]),
     renewedMs: Number(row["renewed_ms"]),
+    expiresMs: Number(row["ends_ms"]),
     revokedMs: optionalNumber(row["revoked_ms"]),
   };
 }

@@ -6,14 +6,15 @@ import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import type { Frame } from "./frames.ts";
 import type { Lane } from "./lane.ts";
-import type { WindowBudget } from "./window-budget.ts";
+import type { WindowAccount } from "./window-budget.ts";
 import type { WireStream } from "./wire-stream.ts";
 
 export interface LaneHost {
   readonly clock: Clock;
   readonly log: Logger;
   readonly limits: Limits;
-  readonly budget: WindowBudget;
+  /** What the streams of this link's peer hold of the process's windows. */
+  readonly budget: WindowAccount;
   readonly schedule: (task: () => void) => void;
   readonly rttMs: number | undefined;
   /** Agents open streams with odd ids, nodes with even ones. */

@@ -20,6 +20,7 @@ import { decodeMessage, encodeMessage, type ControlMessage } from "./messages.ts
 import { placeStream } from "./placement.ts";
 import type { Preamble } from "./preamble.ts";
 import { StreamAdmission } from "./stream-admission.ts";
+import type { WindowAccount } from "./window-budget.ts";
 import type { LinkStream, WireStream } from "./wire-stream.ts";
 
 export interface LinkCoreOptions {
@@ -39,7 +40,6 @@ export class LinkCore implements Link, LaneHost {
   readonly clock: LinkOptions["clock"];
   readonly log: LinkOptions["log"];
   readonly limits: LinkOptions["limits"];
-  readonly budget: LinkOptions["budget"];
   readonly schedule: (task: () => void) => void;
   readonly opensOdd: boolean;
   isClosed = false;
@@ -57,6 +57,7 @@ export class LinkCore implements Link, LaneHost {
   /** Lanes that have not joined yet. */
   readonly #joining = new Map<Lane, Timer | undefined>();
   #result: HandshakeResult | undefined;
+  #account: WindowAccount | undefined;
   #ownStreams = 0;
   #peerDrains = false;
   #hasToldDrain = false;
@@ -70,7 +71,6 @@ export class LinkCore implements Link, LaneHost {
     this.clock = options.clock;
     this.log = options.log;
     this.limits = options.limits;
-    this.budget = options.budget;
     this.schedule = options.schedule ?? queueMicrotask;
     this.opensOdd = setup.isDialler;
     this.#control = new ControlChannel(this.limits.controlUnackedMax, this.limits.laneControlQueueBytes);
@@ -130,6 +130,11 @@ export class LinkCore implements Link, LaneHost {
     return this.#joining.size;
   }
 
+  get budget(): WindowAccount {
+    if (this.#account === undefined) throw new Error("assertion failed: the link is not established");
+    return this.#account;
+  }
+
   get #known(): HandshakeResult {
     if (this.#result === undefined) throw new Error("assertion failed: the link is not established");
     return this.#result;
@@ -142,6 +147,7 @@ export class LinkCore implements Link, LaneHost {
 
   establish(result: HandshakeResult, lane: Lane): void {
     this.#result = result;
+    this.#account = this.#options.budget.join(result.peer.identity);
     this.#onEnded = undefined;
     this.addLane(lane);
     this.#liveness.start();
@@ -181,15 +187,17 @@ export class LinkCore implements Link, LaneHost {
   #openLater(lane: Lane, preamble: Preamble): LinkStream {
     let stream: WireStream | undefined;
     const bytes = this.limits.streamWindowInitialBytes;
-    const leave = this.budget.wait(bytes, () => {
+    const refuse = (): void => {
+      if (stream !== undefined) lane.failStream(stream, new SallyError("OVERLOADED"));
+    };
+    const grant = (): void => {
       timer.cancel();
       if (stream === undefined) return;
       stream.cancelWait = undefined;
       lane.activate(stream);
-    });
-    const timer = this.clock.after(this.limits.openWaitMs, () => {
-      if (stream !== undefined) lane.failStream(stream, new SallyError("OVERLOADED"));
-    });
+    };
+    const leave = this.budget.wait(bytes, grant, refuse);
+    const timer = this.clock.after(this.limits.openWaitMs, refuse);
     this.#ownStreams++;
     stream = lane.open(preamble, false);
     stream.cancelWait = () => {
@@ -353,6 +361,7 @@ export class LinkCore implements Link, LaneHost {
       this.#unwatch(lane);
       lane.close(error ?? new SallyError("LINK_LOST"));
     }
+    this.#account?.leave();
     this.#session.close(manner === "graceful" ? undefined : error);
     if (this.#onEnded !== undefined) this.#onEnded(error);
     else if (this.#result !== undefined) this.#options.onClose(error, this);

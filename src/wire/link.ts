@@ -73,7 +73,7 @@ export interface Link {
   readonly isClosed: boolean;
   /**
    * Opens a stream on the best lane; set its handler before control returns to the event loop. Data may be written at
-   * once. When the window budget is used up the OPEN waits up to limits.openWaitMs, then the stream closes OVERLOADED.
+   * once. When the peer has its share of the window budget the OPEN waits up to limits.openWaitMs, then the stream closes OVERLOADED.
    * @throws SallyError STREAM_LIMIT, OVERLOADED, DRAINING, LINK_LOST
    */
   open(preamble: Preamble): LinkStream;

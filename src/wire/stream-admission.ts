@@ -4,6 +4,7 @@
  */
 
 import { SallyError } from "../core/errors.ts";
+import { TokenBucket } from "../core/token-bucket.ts";
 import type { LaneHost } from "./lane-host.ts";
 
 /** A stream that we had to refuse costs as much as so many resets. */
@@ -11,20 +12,19 @@ const refusalCost = 10;
 
 export class StreamAdmission {
   readonly #host: Pick<LaneHost, "clock" | "limits" | "budget">;
-  #tokens: number;
-  #filledMs: number;
+  readonly #bucket: TokenBucket;
   /** Streams of the peer's that are open. */
   count = 0;
 
   constructor(host: Pick<LaneHost, "clock" | "limits" | "budget">) {
     this.#host = host;
-    this.#tokens = host.limits.streamChurnBurst;
-    this.#filledMs = host.clock.nowMs();
+    const { streamChurnBurst: burst, streamChurnPerSecond: perSecond } = host.limits;
+    this.#bucket = new TokenBucket({ clock: host.clock, burst, perSecond });
   }
 
   /** The peer dropped a stream that it had opened. */
   onReset(): void {
-    this.#tokens--;
+    this.#bucket.spend(1);
   }
 
   /**
@@ -34,24 +34,15 @@ export class StreamAdmission {
   admit(isDraining: boolean): SallyError | undefined {
     if (isDraining) return this.#refuse("DRAINING");
     if (this.count >= this.#host.limits.streamsPerLink) return this.#refuse("STREAM_LIMIT");
-    this.#refill();
-    if (this.#tokens <= 0) return this.#refuse("OVERLOADED");
+    if (this.#bucket.tokens <= 0) return this.#refuse("OVERLOADED");
     if (!this.#host.budget.tryReserve(this.#host.limits.streamWindowInitialBytes)) return new SallyError("OVERLOADED");
     this.count++;
     return undefined;
   }
 
   #refuse(code: "DRAINING" | "STREAM_LIMIT" | "OVERLOADED"): SallyError {
-    this.#refill();
-    this.#tokens -= refusalCost;
-    if (this.#tokens < -this.#host.limits.streamChurnBurst) throw new SallyError("STREAM_LIMIT");
+    const left = this.#bucket.spend(refusalCost);
+    if (left < -this.#host.limits.streamChurnBurst) throw new SallyError("STREAM_LIMIT");
     return new SallyError(code);
-  }
-
-  #refill(): void {
-    const { streamChurnBurst, streamChurnPerSecond } = this.#host.limits;
-    const nowMs = this.#host.clock.nowMs();
-    this.#tokens = Math.min(streamChurnBurst, this.#tokens + ((nowMs - this.#filledMs) * streamChurnPerSecond) / 1_000);
-    this.#filledMs = nowMs;
   }
 }

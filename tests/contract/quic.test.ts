@@ -183,7 +183,7 @@ test("an agent's certificate does not serve as a node's", async () => {
   expect(await codeOf(attempt)).toBe("CA_MISMATCH");
 });
 
-test("connections without a complete handshake are bounded in number", async () => {
+test("connections without a complete handshake are bounded in number, and keep nobody else out", async () => {
   await using world = await quicWorld({ listen: { pendingMax: 5, handshakeMs: 2_000 } });
   await using relay = await udpRelay(world.listener.address);
   relay.deafen(); // the node hears these agents, and they hear nothing
@@ -191,8 +191,8 @@ test("connections without a complete handshake are bounded in number", async () 
   const deaf = world.connectorWith({ address: relay.address, connectMs: 60_000 });
   const attempts = Array.from({ length: 20 }, () => codeOf(deaf.connect(giveUp.signal)));
   await until("all places taken", () => world.listener.pendingCount >= 5, 5_000);
-  expect(await codeOf(world.connector.connect(never))).toBe("CONNECT_FAILED"); // so early QUIC does not tell why
-  expect(world.listener.pendingCount).toBe(5);
+  expect((await world.pair()).agent.peerCertificate).toBeDefined();
+  expect(world.listener.pendingCount).toBeLessThanOrEqual(5);
   giveUp.abort(new SallyError("CANCELLED"));
   expect(new Set(await Promise.all(attempts))).toEqual(new Set(["CANCELLED"]));
   await until("room", () => world.listener.pendingCount === 0, 15_000);

@@ -7,7 +7,13 @@ import { join } from "node:path";
 import { Database } from "bun:sqlite";
 import { SallyError } from "../../src/core/errors.ts";
 import { limits } from "../../src/core/limits.ts";
-import type { EnrolmentRecord, Registry, ReserveRequest, TokenRecord } from "../../src/ports/registry.ts";
+import type {
+  EnrolmentBounds,
+  EnrolmentRecord,
+  Registry,
+  ReserveRequest,
+  TokenRecord,
+} from "../../src/ports/registry.ts";
 import { MemoryRegistry } from "../../src/store/memory.ts";
 import { openSqliteRegistry } from "../../src/store/sqlite.ts";
 
@@ -37,8 +43,11 @@ const enrolment: EnrolmentRecord = {
   installation: "i1",
   createdMs: t0,
   renewedMs: t0,
+  expiresMs: t0 + hour,
   revokedMs: undefined,
 };
+
+const bounds: EnrolmentBounds = { forgetBeforeMs: t0, perTokenMax: 3 };
 
 function reserve(overrides: Partial<ReserveRequest> = {}): ReserveRequest {
   return { name: "demo", identity: "ada", nowMs: t0, leaseMs: hour, quarantineMs: hour, namesMax: 3, ...overrides };
@@ -88,7 +97,7 @@ for (const [adapter, open] of Object.entries(adapters)) {
       expect(await registry.listTokens()).toEqual([]);
       expect(await registry.listEnrolments()).toEqual([]);
       await registry.addToken(token);
-      await registry.putEnrolment(enrolment);
+      await registry.putEnrolment(enrolment, bounds);
       expect(await registry.listTokens()).toEqual([token]);
       expect(await registry.listEnrolments()).toEqual([enrolment]);
       await registry.revokeToken("tok_1", t0);
@@ -98,21 +107,52 @@ for (const [adapter, open] of Object.entries(adapters)) {
     });
 
     test("an enrolment renews under the same key", async () => {
-      await registry.putEnrolment(enrolment);
-      await registry.putEnrolment({ ...enrolment, createdMs: t0 + 5, renewedMs: t0 + 5, tokenId: "tok_2" });
+      await registry.putEnrolment(enrolment, bounds);
+      await registry.putEnrolment({ ...enrolment, createdMs: t0 + 5, renewedMs: t0 + 5, tokenId: "tok_2" }, bounds);
       expect(await registry.findEnrolment("k1")).toEqual({ ...enrolment, renewedMs: t0 + 5, tokenId: "tok_2" });
       expect(await registry.listEnrolments()).toHaveLength(1);
       expect(await registry.findEnrolment("nope")).toBeUndefined();
     });
 
     test("a revoked enrolment stays revoked when it is renewed", async () => {
-      await registry.putEnrolment(enrolment);
+      await registry.putEnrolment(enrolment, bounds);
       expect(await registry.revokeEnrolment("k1", t0 + 1)).toBe(true);
       expect(await registry.revokeEnrolment("k1", t0 + 2)).toBe(true);
-      await registry.putEnrolment({ ...enrolment, renewedMs: t0 + 3 });
+      await registry.putEnrolment({ ...enrolment, renewedMs: t0 + 3 }, bounds);
       expect((await registry.findEnrolment("k1"))?.revokedMs).toBe(t0 + 1);
       expect((await registry.listEnrolments())[0]?.revokedMs).toBe(t0 + 1);
       expect(await registry.revokeEnrolment("nope", t0)).toBe(false);
+    });
+
+    test("a token has so many enrolments, and one past that is refused; revoked ones do not count", async () => {
+      const put = async (key: string, tokenId = "tok_1"): Promise<boolean> =>
+        registry.putEnrolment({ ...enrolment, keyFingerprint: key, tokenId }, bounds);
+      for (const key of ["k1", "k2", "k3"]) expect(await put(key)).toBe(true);
+      expect(await put("k4")).toBe(false);
+      expect(await registry.findEnrolment("k4")).toBeUndefined();
+      expect(await put("k3")).toBe(true); // a renewal
+      expect(await put("k5", "tok_2")).toBe(true);
+      await registry.revokeEnrolment("k1", t0);
+      expect(await put("k4")).toBe(true);
+      expect(await put("k6")).toBe(false);
+      expect(await registry.listEnrolments()).toHaveLength(5);
+    });
+
+    test("enrolments that ended long ago are forgotten when a new one comes", async () => {
+      const put = async (key: string, expiresMs: number, forgetBeforeMs = t0): Promise<boolean> =>
+        registry.putEnrolment({ ...enrolment, keyFingerprint: key, expiresMs }, { forgetBeforeMs, perTokenMax: 2 });
+      await put("k1", t0 + 5);
+      await put("k2", t0 + 6);
+      await registry.revokeEnrolment("k1", t0);
+      expect(await registry.listEnrolments()).toHaveLength(2);
+      expect(await put("k2", t0 + 7, t0 + 6)).toBe(true); // a renewal removes nothing
+      expect(await registry.listEnrolments()).toHaveLength(2);
+      expect(await put("k3", t0 + 9, t0 + 6)).toBe(true);
+      expect(await registry.findEnrolment("k1")).toBeUndefined();
+      expect((await registry.findEnrolment("k2"))?.expiresMs).toBe(t0 + 7);
+      expect(await put("k4", t0 + 9, t0 + 7)).toBe(false);
+      expect(await put("k4", t0 + 9, t0 + 8)).toBe(true);
+      expect((await registry.listEnrolments()).map(({ keyFingerprint }) => keyFingerprint)).toEqual(["k3", "k4"]);
     });
 
     test("a free name is reserved, and lists show it", async () => {
@@ -228,7 +268,7 @@ describe("sqlite registry", () => {
     const [one, two] = [openSqliteRegistry(path), openSqliteRegistry(path)];
     expect(one.listTokens()).toHaveLength(0);
     two.addToken(token);
-    two.putEnrolment(enrolment);
+    two.putEnrolment(enrolment, bounds);
     expect(one.listTokens()).toHaveLength(1);
     expect(one.listTokens()).toBe(one.listTokens()); // unchanged: not read again
     two.revokeToken("tok_1", t0);
@@ -292,6 +332,25 @@ describe("sqlite registry", () => {
     const foreign = newPath();
     run(foreign, "CREATE TABLE accounts (id INTEGER)");
     expect(await message(() => openSqliteRegistry(foreign))).toMatch(/another program's/);
+  });
+
+  test("a file of the first version is brought up to date, and its enrolments last as long as they might", async () => {
+    const path = newPath();
+    openSqliteRegistry(path).close();
+    for (const index of ["enrolments_by_token", "enrolments_by_end"]) run(path, `DROP INDEX ${index}`);
+    run(path, "ALTER TABLE enrolments DROP COLUMN expires_ms");
+    run(path, `INSERT INTO enrolments VALUES ('k1', 'tok_1', 'ada', 'i1', ${t0}, ${t0}, NULL)`);
+    run(path, "PRAGMA user_version = 1");
+    const registry = openSqliteRegistry(path);
+    const yearMs = 365 * 24 * hour;
+    expect(registry.listEnrolments()).toEqual([{ ...enrolment, expiresMs: t0 + yearMs }]);
+    const put = (key: string, forgetBeforeMs: number): boolean =>
+      registry.putEnrolment({ ...enrolment, keyFingerprint: key }, { forgetBeforeMs, perTokenMax: 9 });
+    put("k2", t0 + yearMs);
+    expect(registry.findEnrolment("k1")).toBeDefined();
+    put("k3", t0 + yearMs + 1);
+    expect(registry.findEnrolment("k1")).toBeUndefined();
+    registry.close();
   });
 
   test("a folder that is not there is refused, saying what to do", async () => {

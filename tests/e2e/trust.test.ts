@@ -448,3 +448,17 @@ test("secrets are in no command line, log, event or error, and their files are p
       expect([path, (await Bun.file(path).stat()).mode & 0o077]).toEqual([path, 0]);
   }
 }, 60_000);
+
+test("strangers behind the same proxy keep nobody from enrolling", async () => {
+  await using node = await startNode({ args: ["--trust-tls-proxy"] });
+  const attempt = async (): Promise<string | null> => {
+    const headers = { Host: "localhost", "Content-Type": "application/json" };
+    const reply = await fetch(`${node.http}/_sally/enrol`, { method: "POST", headers, body: "{}" });
+    return reply.headers.get("sally-error");
+  };
+  for (let i = 0; i < 30; i++) expect(await attempt()).toBe("BAD_REQUEST");
+  expect(await attempt()).toBe("RATE_LIMITED");
+  await using origin = startOrigin("here");
+  await using agent = await startAgent({ node, target: origin.port, name: "demo" });
+  expect((await visit(agent.url)).status).toBe(200);
+});

@@ -1,8 +1,9 @@
 /**
  * The node's end: accepts QUIC connections of agents. A connection is handed up when its handshake is complete and a
- * certificate was proved; what is not there yet counts against a bound and a time limit. A resumed connection that
- * brings early data is handed up with its first packet, which may be a replay: the handshake of the link does nothing
- * lasting until its PROOF signs what it has just drawn. How many such connections there may be is bounded too.
+ * certificate was proved; what is not there yet is bounded in number and in time, and gives way to what comes. A
+ * resumed connection that brings early data is handed up with its first packet, which may be a replay: the handshake of
+ * the link does nothing lasting until its PROOF signs what it has just drawn. How many such connections there may be is
+ * bounded too.
  */
 
 import { closeCode } from "./close-codes.ts";
@@ -15,6 +16,7 @@ import { formatAddress, type Address } from "../../core/address.ts";
 import { utf8Encode } from "../../core/bytes.ts";
 import type { Clock } from "../../core/clock.ts";
 import { SallyError } from "../../core/errors.ts";
+import { FairSlots } from "../../core/fair-slots.ts";
 import { limits } from "../../core/limits.ts";
 import type { Logger } from "../../core/log.ts";
 import type { Session } from "../../ports/session.ts";
@@ -79,6 +81,7 @@ class Listener implements QuicListener {
   readonly #limits: SessionLimits;
   readonly #sessions = new Set<QuicCarrier>();
   readonly #pending = new Set<QuicSession>();
+  readonly #slots: FairSlots;
   readonly #places: EarlyPlaces;
   #endpoint: QuicEndpoint | undefined;
   #address: Address = { host: "", port: 0 };
@@ -88,6 +91,7 @@ class Listener implements QuicListener {
     this.#quic = quic;
     this.#options = options;
     this.#limits = sessionLimits(options.unreadMaxBytes);
+    this.#slots = new FairSlots(options.pendingMax ?? limits.pendingHandshakes, "oldest");
     const { earlyMax: max = limits.earlySessions, handshakeMs: holdMs = limits.handshakeMs, clock } = options;
     this.#places = new EarlyPlaces({ max, holdMs, clock });
   }
@@ -187,18 +191,25 @@ class Listener implements QuicListener {
     // oxlint-disable-next-line unicorn/prefer-add-event-listener -- not an EventTarget
     raw.onerror = () => {}; // `closed` and `opened` report it
     raw.closed.catch(() => {});
-    const pendingMax = this.#options.pendingMax ?? limits.pendingHandshakes;
-    if (this.#pending.size >= pendingMax || this.#isClosed) {
+    if (this.#isClosed) {
       raw.opened.catch(() => {});
       return refuse(raw, new SallyError("OVERLOADED"));
     }
     this.#pending.add(raw);
+    // One group: node:quic cannot be asked for the address yet, which may be forged until the handshake is complete.
+    const leave = this.#slots.take("", () => {
+      this.#pending.delete(raw);
+      refuse(raw, new SallyError("OVERLOADED"));
+    });
     this.#authenticate(raw)
       .catch((error: unknown) => {
         this.#options.log.debug("a QUIC connection did not authenticate", { error: String(error) });
         refuse(raw, error instanceof SallyError ? error : undefined);
       })
-      .finally(() => this.#pending.delete(raw));
+      .finally(() => {
+        this.#pending.delete(raw);
+        leave();
+      });
   }
 
   async #authenticate(raw: QuicSession): Promise<void> {
