@@ -470,6 +470,23 @@ describe("names", () => {
     expect(alone.links[0]?.closeError?.code).toBe("NAME_IN_USE"); // the node hears why its link ends
   });
 
+  test("claims that would be too large for a message, as they are or answered, are several", async () => {
+    const tunnels = Array.from({ length: limits.claimTunnels + 1 }, (_, n) => tunnel(`t${n}`));
+    const many = setUp({ tunnels });
+    many.agent.start();
+    await settle(600);
+    expect(many.links[0]!.sentOf("claim").map((claim) => claim.tunnels.length)).toEqual([limits.claimTunnels, 1]);
+    expect(many.named("tunnel")).toHaveLength(tunnels.length);
+    const target = parseOriginTarget(`http://localhost:3000/${"a".repeat(limits.pathPrefixChars - 1)}`);
+    const long = setUp({ tunnels: Array.from({ length: 40 }, (_, n) => ({ ...tunnel(`t${n}`), target })) });
+    long.agent.start();
+    await settle(600);
+    const claims = long.links[0]!.sentOf("claim");
+    expect(claims.flatMap((claim) => claim.tunnels)).toHaveLength(40);
+    for (const claim of claims) expect(JSON.stringify(claim).length).toBeLessThan(limits.controlMessageBytes);
+    expect(claims.length).toBeGreaterThan(1);
+  });
+
   test("a name that cannot be had just now is asked for again", async () => {
     const rig = setUp({ tunnels: [tunnel("a"), tunnel("b")] });
     let broken = true;

@@ -111,19 +111,19 @@ export class ClaimSession {
     signal: AbortSignal,
   ): Promise<{ readonly tunnel: ServedTunnel; readonly error: SallyError }[]> {
     const { tunnels, limits, process } = this.#options;
-    if (wanted.length === 0) return [];
+    const missing: { readonly tunnel: ServedTunnel; readonly error: SallyError }[] = [];
+    if (wanted.length === 0) return missing;
     tunnels.claimStarted();
     try {
-      const answer = await this.#claims.ask(link, limits.handshakeMs, (requestId) =>
-        link.send({
-          type: "claim",
-          requestId,
-          process: process(),
-          tunnels: wanted.map(({ config }) => requestFor(config)),
-        }),
-      );
-      signal.throwIfAborted();
-      return wanted.flatMap((tunnel, index) => this.#settle(tunnel, answer.results[index]));
+      for (const part of partsOf(wanted, limits)) {
+        const requests = part.map(({ config }) => requestFor(config));
+        const answer = await this.#claims.ask(link, limits.handshakeMs, (requestId) =>
+          link.send({ type: "claim", requestId, process: process(), tunnels: requests }),
+        );
+        signal.throwIfAborted();
+        missing.push(...part.flatMap((tunnel, index) => this.#settle(tunnel, answer.results[index])));
+      }
+      return missing;
     } finally {
       tunnels.claimEnded();
     }
@@ -151,4 +151,22 @@ export class ClaimSession {
     log.warn("a tunnel could not be claimed yet", { name: tunnel.name, code: error.code, reason: error.message });
     return [{ tunnel, error }];
   }
+}
+
+/** So many at once that a claim, and what the node answers to it, are no larger than a control message may be. */
+function partsOf(wanted: readonly ServedTunnel[], limits: Limits): ServedTunnel[][] {
+  const parts: ServedTunnel[][] = [];
+  let part: ServedTunnel[] = [];
+  let bytes = 0;
+  for (const tunnel of wanted) {
+    const size = JSON.stringify(requestFor(tunnel.config)).length; // requests are ASCII
+    if (part.length > 0 && (part.length >= limits.claimTunnels || bytes + size > limits.controlMessageBytes / 2)) {
+      parts.push(part);
+      part = [];
+      bytes = 0;
+    }
+    part.push(tunnel);
+    bytes += size;
+  }
+  return part.length === 0 ? parts : [...parts, part];
 }

@@ -17,7 +17,7 @@ export function answerProbe(stream: IncomingStream): void {
     onData(chunk) {
       stream.consume(chunk.length);
       if (isAnswered) return;
-      head += String.fromCharCode(...chunk.subarray(0, limits.probeHeadBytes));
+      head += String.fromCharCode(...chunk.subarray(0, limits.probeHeadBytes + 1 - head.length));
       if (head.includes("\r\n\r\n")) {
         isAnswered = true;
         stream.write(reply);

@@ -16,6 +16,7 @@ export const tunnelConfigSchema = z
     name: nameField.optional().describe("Public name; derived from identity, folder and target when absent."),
     host: z
       .string()
+      .max(limits.hostFieldChars)
       .refine(isHostField, "use preserve, rewrite or a host name, in ASCII and perhaps with a port")
       .default("preserve")
       .describe("The Host field that the origin sees: preserve, rewrite (the target's own) or a value."),

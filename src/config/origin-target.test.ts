@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { limits } from "../core/limits.ts";
 import { SallyError } from "../core/errors.ts";
 import { parseOriginTarget } from "./origin-target.ts";
 
@@ -46,6 +47,10 @@ describe("a target", () => {
         return (error as SallyError).message; // the next test looks at its class
       }
     };
+    const longest = `http://localhost:3000/${"a".repeat(limits.pathPrefixChars - 1)}`;
+    expect(parseOriginTarget(longest).pathPrefix).toHaveLength(limits.pathPrefixChars);
+    expect(message(`${longest}a`)).toContain("its path has more than");
+    expect(message(`http://${"a".repeat(limits.hostFieldChars + 1)}:1/`)).toMatch(/its host is too long|malformed/);
     expect(message("http://localhost:3000/a|b")).toContain("percent-encode");
     expect(message("http://localhost:3000/100%")).toContain("percent-encode");
     expect(message("http://localhost:3000/a\r\nX: y")).toContain("control character");
@@ -56,7 +61,7 @@ describe("a target", () => {
   });
 
   test("with 100,000 slashes is read at once", () => {
-    expect(parseOriginTarget(`http://a${"/".repeat(100_000)}b`).pathPrefix).toEndWith("//b");
+    expect(() => parseOriginTarget(`http://a${"/".repeat(100_000)}b`)).toThrow("its path has more than");
   });
 
   for (const bad of [

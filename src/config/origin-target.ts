@@ -1,6 +1,7 @@
 /** What a tunnel points to: PORT, HOST:PORT, http(s)://HOST[:PORT][/prefix] or unix:PATH, parsed once. */
 
 import { SallyError } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { formatAddress } from "../core/address.ts";
 import { isHostField, isPathPrefix } from "../core/uri-syntax.ts";
 import { parseAddress } from "./fields.ts";
@@ -59,6 +60,10 @@ function parseUrl(text: string): OriginTarget {
 /** @throws SallyError USAGE with the forms that are understood */
 export function parseOriginTarget(text: string): OriginTarget {
   const target = readTarget(text);
+  if (target.hostHeader.length > limits.hostFieldChars) throw usage(text, "its host is too long");
+  if (target.pathPrefix.length > limits.pathPrefixChars) {
+    throw usage(text, `its path has more than ${limits.pathPrefixChars} characters`);
+  }
   // Both go into request heads as they are.
   if (!isHostField(target.hostHeader)) throw usage(text, "a host name is ASCII: write others as xn--…");
   if (!isPathPrefix(target.pathPrefix)) {

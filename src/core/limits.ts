@@ -197,6 +197,11 @@ export const limits = {
   generatedNameAttempts: 8,
   /** Claims of one link that may wait for the policy; an agent sends one at a time. */
   claimsWaiting: 16,
+  /** Tunnels that an agent asks for in one claim, so that the answer is one control message too. */
+  claimTunnels: 100,
+  /** What stands before every target of a tunnel, and in the Host field of its requests. */
+  pathPrefixChars: 2_048,
+  hostFieldChars: 300,
   /** Names without an agent that are remembered, to answer 503 and not 404 in the moment after a link is lost. */
   offlineNames: 10_000,
   /** Slots, and processes of each, whose order is remembered; the least recently claimed are forgotten first. */

@@ -1,5 +1,6 @@
 /** The dialling side's further lanes: opened once the link stands, and opened again, with a growing pause, when lost. */
 
+import type { Timer } from "../core/clock.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
 import type { Session } from "../ports/session.ts";
 import { parse, type HandshakeResult } from "./handshake.ts";
@@ -15,6 +16,7 @@ export class LaneOpener {
   #result: HandshakeResult | undefined;
   #lastIndex = 0;
   #failures = 0;
+  readonly #pauses = new Set<Timer>();
 
   constructor(session: Session, lanes: number) {
     this.#session = session;
@@ -30,6 +32,8 @@ export class LaneOpener {
 
   stop(): void {
     this.#stop.abort(new SallyError("LINK_LOST"));
+    for (const pause of this.#pauses) pause.cancel();
+    this.#pauses.clear();
   }
 
   /** The answer to a JOIN. @throws SallyError PROTOCOL_VIOLATION */
@@ -43,11 +47,15 @@ export class LaneOpener {
   /** A lane is gone, or did not come up. */
   replace(): void {
     const core = this.#core;
-    if (core === undefined || core.isDraining) return;
+    if (core === undefined || core.isDraining || this.#stop.signal.aborted) return;
     const { reconnectBackoffMinMs: min, reconnectBackoffMaxMs: max } = core.limits;
     const pauseMs = Math.min(max, min * 2 ** this.#failures) * (0.5 + Math.random() / 2);
     this.#failures = Math.min(this.#failures + 1, 16);
-    core.clock.after(pauseMs, () => void this.#open());
+    const pause = core.clock.after(pauseMs, () => {
+      this.#pauses.delete(pause);
+      void this.#open();
+    });
+    this.#pauses.add(pause);
   }
 
   async #open(): Promise<void> {

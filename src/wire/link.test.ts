@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
+import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import { linkPair, record, settle } from "./testing/link-pair.ts";
@@ -164,4 +165,16 @@ test("a drained link opens nothing new and closes cleanly when its last stream i
   await settle();
   expect(nodeSeen.closes).toEqual([undefined]);
   expect(agentSeen.closes).toEqual([undefined]);
+});
+
+test("a link that ends does not wait to open lanes that it lost", async () => {
+  const clock = new FakeClock();
+  const { agent, agentSession } = await linkPair({ lanes: 2, agent: { clock } });
+  agentSession.laneError = new SallyError("CONNECT_FAILED");
+  agentSession.lanes[1]!.fail(new SallyError("LINK_LOST"));
+  await settle();
+  expect(agent.laneCount).toBe(1);
+  agent.close();
+  await settle();
+  expect(clock.pending).toBe(0);
 });

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
 import { errorTable, SallyError, type ErrorCode } from "../core/errors.ts";
+import { limits } from "../core/limits.ts";
 import { isHostField, isPathPrefix } from "../core/uri-syntax.ts";
 
 const text = (max: number) => z.string().max(max);
@@ -18,8 +19,11 @@ const errorCodes = Object.keys(errorTable) as [ErrorCode, ...ErrorCode[]]; // th
 const errorCode = z.enum(errorCodes).catch("INTERNAL"); // a newer peer may know more codes
 
 // Both go into the heads that origins get, so nothing may pass that ends a line or a target.
-const hostField = text(300).refine(isHostField, "not a Host: a name or an address, and perhaps a port");
-const pathPrefix = text(2_048).refine(isPathPrefix, "not empty and not an absolute path");
+const hostField = text(limits.hostFieldChars).refine(
+  isHostField,
+  "not a Host: a name or an address, and perhaps a port",
+);
+const pathPrefix = text(limits.pathPrefixChars).refine(isPathPrefix, "not empty and not an absolute path");
 
 const hostHeader = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("preserve") }),
