@@ -59,15 +59,13 @@ export class OriginClient {
       heads: new RequestHeadWriter({ isTrustedProxy }),
       dial({ tunnel, protocol, avoidLink }) {
         const request = { tunnel: tunnel.name, protocol };
-        const { stream, linkId } = dialer.dial(avoidLink === undefined ? request : { ...request, avoidLink });
-        const { name, originLabel } = tunnel;
-        const isPooled = protocol === "http";
+        const { stream, linkId, claim } = dialer.dial(avoidLink === undefined ? request : { ...request, avoidLink });
         const dialled = new OriginStream({
           stream,
           linkId,
-          tunnel: name,
-          originLabel,
-          isPooled,
+          claim,
+          tunnel: tunnel.name,
+          isPooled: protocol === "http",
           keeper: pool,
           limits,
           nowMs,
@@ -99,7 +97,7 @@ export class OriginClient {
     this.#parts.pool.retireLink(linkId);
   }
 
-  /** The tunnel was released, or its origin changed. */
+  /** A link lost its claim on the tunnel: idle streams of it close now, busy ones when their reply is complete. */
   retireTunnel(name: string): void {
     this.#parts.pool.retireTunnel(name);
   }
