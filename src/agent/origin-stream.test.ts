@@ -18,14 +18,16 @@ function setUp(protocol: StreamProtocol = "http", socket: MemoryDuplexOptions = 
   const counters: TrafficCounters = { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 };
   const turn: (() => void)[] = [];
   const turnEnd = new TurnEnd((task) => void turn.push(task));
-  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, turnEnd });
+  const names = new Set(["demo"]);
+  const isServed = (name: string): boolean => names.has(name);
+  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, turnEnd, isServed });
   const endTurn = async (): Promise<void> => {
     for (const task of turn.splice(0)) task();
     await settle();
   };
   const atEdge = record(edge);
   const atOrigin = record(origin);
-  return { clock, edge, stream, socketSide, origin, counters, joint, endTurn, atEdge, atOrigin };
+  return { clock, edge, stream, socketSide, origin, counters, joint, names, endTurn, atEdge, atOrigin };
 }
 
 /** Consumes and notes what a side sees. */
@@ -166,6 +168,57 @@ describe("an origin stream", () => {
     raw.edge.write(text("c"));
     await settle();
     expect([http.atOrigin.text, raw.atOrigin.text]).toEqual(["abc", "c"]);
+  });
+
+  test("of a name that was lost finishes its request and takes no other", async () => {
+    const { edge, stream, joint, socketSide, origin, names, endTurn, atEdge, atOrigin } = setUp();
+    joint.join(socketSide);
+    edge.write(text("POST /one HTTP/1.1\r\n\r\n"));
+    await settle();
+    origin.write(text("HTTP/1.1 100 Continue\r\n\r\n"));
+    await settle();
+    names.clear();
+    for (const piece of ["body ", "/ of the request"]) {
+      edge.write(text(piece));
+      await settle();
+      await endTurn();
+    }
+    origin.write(text("reply"));
+    await settle();
+    expect(atOrigin.text).toEndWith("\r\n\r\nbody / of the request");
+    expect([atEdge.text, atEdge.hasEnded]).toEqual(["HTTP/1.1 100 Continue\r\n\r\nreply", false]);
+    const { length } = atOrigin.text;
+    edge.write(text("GET /two HTTP/1.1\r\n"));
+    edge.write(text("Cookie: secret\r\n\r\n"));
+    await settle();
+    await endTurn();
+    // The edge learns that nothing of it was seen, and asks whoever has the name now.
+    expect([atOrigin.text.length, atOrigin.hasEnded, atEdge.hasEnded]).toEqual([length, true, true]);
+    expect([stream.reportedBytes, stream.unconsumedBytes]).toEqual([length, 0]);
+  });
+
+  test("tells a new request from the rest of one, whatever its method and target", async () => {
+    for (const [bytes, isTaken] of [
+      ["GET / HTTP/1.1\r\n", false],
+      ["OPTIONS * HTTP/1.1\r\n", false],
+      ["M-SEARCH /x", false],
+      ["POST http://demo.test/", false],
+      ["GET", true],
+      [" / ", true],
+      ["a sentence", true],
+      ['{"a": 1}', true],
+      ["x".repeat(100), true],
+    ] as const) {
+      const { edge, joint, socketSide, origin, names, endTurn, atOrigin } = setUp();
+      joint.join(socketSide);
+      names.clear();
+      origin.write(text("HTTP/1.1 100 Continue\r\n\r\n"));
+      await settle();
+      edge.write(text(bytes));
+      await settle();
+      await endTurn();
+      expect([bytes, atOrigin.text]).toEqual([bytes, isTaken ? bytes : ""]);
+    }
   });
 
   test("an upgraded HTTP stream keeps its half-close", async () => {

@@ -28,6 +28,8 @@ export interface OriginStreamOptions {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly turnEnd: TurnEnd;
+  /** Whether the agent serves this tunnel still; asked before each request on a kept connection. */
+  readonly isServed: (tunnel: string) => boolean;
 }
 
 /** What surely travels in one piece: the origin got all of it or nothing. */
@@ -129,7 +131,7 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         if (this.#isSealed) return stream.consume(length);
-        if (this.#isQuiet) return this.#hold(chunk);
+        if (this.#isQuiet) return this.#hold(chunk, origin);
         if (this.#held !== undefined) return void this.#held.push(chunk);
         this.#writtenBytes += length;
         this.#bytesSince += length;
@@ -187,10 +189,19 @@ export class OriginStream {
    * The origin may have closed an idle connection in the same turn that brings the next request: then its end is seen
    * first, and the edge learns that nothing was delivered and sends the request elsewhere, whatever the method.
    */
-  #hold(chunk: Uint8Array): void {
+  #hold(chunk: Uint8Array, origin: Duplex): void {
+    if (!this.#options.isServed(this.tunnel) && beginsRequest(chunk)) return this.#turnAway(chunk, origin);
     this.#isQuiet = false;
     this.#held = [chunk];
     this.#options.turnEnd.wait(this);
+  }
+
+  /** Another agent has the name now: nothing of this request is delivered, and the edge takes it there. */
+  #turnAway(chunk: Uint8Array, origin: Duplex): void {
+    this.#isSealed = true;
+    this.#stream.consume(chunk.length);
+    origin.end();
+    this.#reportEnd(0);
   }
 
   /** Writes what was held; if the origin has ended meanwhile, drops it. */
@@ -268,6 +279,14 @@ export class OriginStream {
     this.#endWait?.cancel();
     this.#counters.openStreams--;
   }
+}
+
+/** A method that is in use, and the start of a target. */
+const requestStart = /^[!#$%&'*+.^_`|~\w-]{1,32} (?:\/|\*|https?:\/\/)/i;
+
+/** What else an origin that spoke last may be sent is the rest of a body. */
+function beginsRequest(chunk: Uint8Array): boolean {
+  return requestStart.test(String.fromCharCode(...chunk.subarray(0, 48)));
 }
 
 /** `HTTP/1.1 101`, at the start of a chunk. */
