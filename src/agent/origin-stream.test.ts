@@ -123,33 +123,65 @@ describe("an origin stream", () => {
     }
   });
 
-  test("a request that an origin answered with its end is unseen if a reset follows, and it was one small write", async () => {
-    for (const [requests, follows, reported] of [
-      [["post"], "reset", 5],
-      [["post"], "end", 9],
-      [["post"], "nothing", 9],
-      [["po", "st"], "reset", 9],
-      [["p".repeat(5_000)], "reset", 5_005],
+  /** A kept connection, a request on it in pieces, and the origin's end when so many bytes of it had not arrived. */
+  async function endWithUnreceived(unreceivedBytes: number, { pieces = ["post"], refusedBytes = 0 } = {}) {
+    const rig = setUp();
+    const { edge, joint, socketSide, origin, endTurn } = rig;
+    joint.join(socketSide);
+    edge.write(text("first"));
+    await settle();
+    origin.write(text("reply"));
+    await settle();
+    for (const piece of pieces) {
+      edge.write(text(piece));
+      await settle();
+      await endTurn();
+    }
+    Object.assign(socketSide, { unreceivedBytes, refusedBytes });
+    socketSide.isHeld = true; // our end
+    origin.end();
+    await settle();
+    return rig;
+  }
+
+  test("bytes that had not arrived when the origin ended are unseen once its system refuses them, and only then", async () => {
+    for (const [unreceivedBytes, pieces, follows, reported] of [
+      [4, ["post"], "reset", 5],
+      [4, ["po", "st"], "reset", 5],
+      [5_000, ["p".repeat(5_000)], "reset", 5],
+      [2, ["post"], "reset", 7],
+      [0, ["post"], "reset", 9],
+      [4, ["post"], "end", 9],
+      [4, ["post"], "nothing", 9],
     ] as const) {
-      const { clock, edge, stream, joint, socketSide, origin, endTurn, atEdge } = setUp();
-      joint.join(socketSide);
-      edge.write(text("first"));
-      await settle();
-      origin.write(text("reply"));
-      await settle();
-      for (const request of requests) {
-        edge.write(text(request));
-        await settle();
-        await endTurn();
-      }
-      socketSide.isHeld = follows !== "end";
-      origin.end();
-      await settle();
+      const { clock, stream, socketSide, atEdge } = await endWithUnreceived(unreceivedBytes, { pieces: [...pieces] });
+      expect(atEdge.hasEnded).toBe(unreceivedBytes === 0);
       if (follows === "reset") socketSide.fail(new SallyError("ORIGIN_RESET"));
+      if (follows === "end") socketSide.isHeld = false;
+      if (follows === "nothing") clock.advance(200);
       await settle();
-      if (follows === "nothing") clock.advance(50);
+      expect([stream.reportedBytes, atEdge.hasEnded, clock.pending]).toEqual([reported, true, 0]);
+    }
+  });
+
+  test("bytes that the system refused at once are unseen without a wait", async () => {
+    const { stream, atEdge } = await endWithUnreceived(4, { refusedBytes: 4 });
+    expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([5, true]);
+  });
+
+  test("an origin that breaks off is taken to have seen all that it was sent, but not what was refused", async () => {
+    for (const [refusedBytes, reported] of [
+      [0, 5],
+      [5, 0],
+    ] as const) {
+      const { edge, stream, joint, socketSide } = setUp();
+      joint.join(socketSide);
+      edge.write(text("taken"));
       await settle();
-      expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([reported, true]);
+      Object.assign(socketSide, { unreceivedBytes: refusedBytes, refusedBytes });
+      socketSide.fail(new SallyError("ORIGIN_RESET"));
+      await settle();
+      expect([stream.resetError?.code, stream.reportedBytes]).toEqual(["ORIGIN_RESET", reported]);
     }
   });
 
