@@ -83,6 +83,8 @@ export const limits = {
   pooledIdleMs: 4_000,
   pooledIdlePerTunnel: 1_024,
   retryShare: 0.1,
+  /** Tunnels with retries to earn back, each remembered by itself. */
+  retryBudgetsMax: 10_000,
 
   // Trust and names.
   agentCertificateMs: 24 * 60 * 60 * 1_000,

@@ -315,6 +315,19 @@ describe("retries", () => {
     expect(retried).toBeGreaterThanOrEqual(18);
     expect(retried).toBeLessThanOrEqual(20);
   });
+
+  test("of one tunnel are not used up by another's, and begin anew with the tunnel", async () => {
+    const rig = new TestRig({ onRequest: (_request, side) => side.lose() });
+    const retriesOf = async (name: string): Promise<number> => {
+      const before = rig.origin.dials.length;
+      await codeOf(rig.ask({}, { ...demoTunnel, name }));
+      return rig.origin.dials.length - before - 1;
+    };
+    for (let i = 0; i < 15; i++) await retriesOf("evil");
+    expect([await retriesOf("evil"), await retriesOf("demo")]).toEqual([0, 1]);
+    rig.client.retireTunnel("evil");
+    expect(await retriesOf("evil")).toBe(1);
+  });
 });
 
 describe("origins that close idle connections after 5 s, as Node does", () => {
