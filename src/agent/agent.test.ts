@@ -452,6 +452,44 @@ describe("names", () => {
     expect(links).toHaveLength(1);
   });
 
+  test("a kept connection takes no request of a tunnel that was replaced, and goes on for others", async () => {
+    const turn: (() => void)[] = [];
+    const schedule = (task: () => void): void => void turn.push(task);
+    const { agent, links, origins, dialled } = await started({ tunnels: [tunnel("a"), tunnel("b", "4000")], schedule });
+    const streams = ["a", "b"].map((name) => streamPair({ tunnel: name, protocol: "http" }));
+    for (const [, far] of streams) links[0]!.options!.onStream(far, links[0]!);
+    await settle();
+    const seen = new Map<string, string>();
+    const serving = origins.slice(-2).map((origin, i) => {
+      const label = dialled.at(i - 2)!; // the last two dials
+      origin.handler = {
+        onData: (chunk) => {
+          origin.consume(chunk.length);
+          seen.set(label, (seen.get(label) ?? "") + new TextDecoder().decode(chunk));
+          origin.write(new TextEncoder().encode("reply"));
+        },
+        onEnd() {},
+        onDrain() {},
+        onClose() {},
+      };
+      return origin;
+    });
+    const request = async (target: string): Promise<void> => {
+      for (const [near] of streams) near.write(new TextEncoder().encode(`GET ${target} HTTP/1.1\r\n\r\n`));
+      await settle();
+      for (const task of turn.splice(0)) task();
+      await settle();
+    };
+    await request("/1");
+    links[0]!.receive({ type: "replaced", names: ["a"] });
+    await request("/2");
+    expect(serving).toHaveLength(2);
+    expect(seen.get("localhost:3000")).toBe("GET /1 HTTP/1.1\r\n\r\n");
+    expect(seen.get("localhost:4000")).toBe("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
+    expect(streams[0]![0].deliveredBytes).toBe(19);
+    await agent.close();
+  });
+
   test("one refused name leaves the others up; all refused is fatal", async () => {
     const refusing = setUp({ tunnels: [tunnel("a"), tunnel("b")] });
     refusing.node.results = () => [

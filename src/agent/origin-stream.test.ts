@@ -18,14 +18,16 @@ function setUp(protocol: StreamProtocol = "http", socket: MemoryDuplexOptions = 
   const counters: TrafficCounters = { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 };
   const turn: (() => void)[] = [];
   const turnEnd = new TurnEnd((task) => void turn.push(task));
-  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, turnEnd });
+  const names = new Set(["demo"]);
+  const isServed = (name: string): boolean => names.has(name);
+  const joint = new OriginStream({ stream, counters, tap: undefined, clock, limits, turnEnd, isServed });
   const endTurn = async (): Promise<void> => {
     for (const task of turn.splice(0)) task();
     await settle();
   };
   const atEdge = record(edge);
   const atOrigin = record(origin);
-  return { clock, edge, stream, socketSide, origin, counters, joint, endTurn, atEdge, atOrigin };
+  return { clock, edge, stream, socketSide, origin, counters, joint, names, endTurn, atEdge, atOrigin };
 }
 
 /** Consumes and notes what a side sees. */
@@ -121,30 +123,41 @@ describe("an origin stream", () => {
     }
   });
 
-  test("a request that an origin answered with its end is unseen if a reset follows, and it was one small write", async () => {
-    for (const [requests, follows, reported] of [
-      [["post"], "reset", 5],
-      [["post"], "end", 9],
-      [["post"], "nothing", 9],
-      [["po", "st"], "reset", 9],
-      [["p".repeat(5_000)], "reset", 5_005],
+  /** A kept connection, a request on it in pieces, and the origin's end when so many bytes of it had not arrived. */
+  async function endWithUnreceived(unreceivedBytes: number, { pieces = ["post"], refusedBytes = 0 } = {}) {
+    const rig = setUp();
+    const { edge, joint, socketSide, origin, endTurn } = rig;
+    joint.join(socketSide);
+    edge.write(text("first"));
+    await settle();
+    origin.write(text("reply"));
+    await settle();
+    for (const piece of pieces) {
+      edge.write(text(piece));
+      await settle();
+      await endTurn();
+    }
+    Object.assign(socketSide, { unreceivedBytes, refusedBytes });
+    socketSide.isHeld = true; // our end
+    origin.end();
+    await settle();
+    return rig;
+  }
+
+  test("bytes that had not arrived when the origin ended are unseen once its system refuses them, and only then", async () => {
+    for (const [unreceivedBytes, pieces, follows, reported] of [
+      [4, ["post"], "reset", 5],
+      [4, ["po", "st"], "reset", 5],
+      [5_000, ["p".repeat(5_000)], "reset", 5],
+      [2, ["post"], "reset", 7],
+      [0, ["post"], "reset", 9],
+      [4, ["post"], "end", 9],
+      [4, ["post"], "nothing", 9],
     ] as const) {
-      const { clock, edge, stream, joint, socketSide, origin, endTurn, atEdge } = setUp();
-      joint.join(socketSide);
-      edge.write(text("first"));
-      await settle();
-      origin.write(text("reply"));
-      await settle();
-      for (const request of requests) {
-        edge.write(text(request));
-        await settle();
-        await endTurn();
-      }
-      socketSide.isHeld = follows !== "end";
-      origin.end();
-      await settle();
+      const { clock, stream, socketSide, atEdge } = await endWithUnreceived(unreceivedBytes, { pieces: [...pieces] });
+      expect(atEdge.hasEnded).toBe(unreceivedBytes === 0);
       if (follows === "reset") socketSide.fail(new SallyError("ORIGIN_RESET"));
-      await settle();
+      if (follows === "end") socketSide.isHeld = false;
       if (follows === "nothing") {
         clock.advance(limits.originEndSettleMs - 1);
         await settle();
@@ -152,7 +165,28 @@ describe("an origin stream", () => {
         clock.advance(1);
       }
       await settle();
-      expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([reported, true]);
+      expect([stream.reportedBytes, atEdge.hasEnded, clock.pending]).toEqual([reported, true, 0]);
+    }
+  });
+
+  test("bytes that the system refused at once are unseen without a wait", async () => {
+    const { stream, atEdge } = await endWithUnreceived(4, { refusedBytes: 4 });
+    expect([stream.reportedBytes, atEdge.hasEnded]).toEqual([5, true]);
+  });
+
+  test("an origin that breaks off is taken to have seen all that it was sent, but not what was refused", async () => {
+    for (const [refusedBytes, reported] of [
+      [0, 5],
+      [5, 0],
+    ] as const) {
+      const { edge, stream, joint, socketSide } = setUp();
+      joint.join(socketSide);
+      edge.write(text("taken"));
+      await settle();
+      Object.assign(socketSide, { unreceivedBytes: refusedBytes, refusedBytes });
+      socketSide.fail(new SallyError("ORIGIN_RESET"));
+      await settle();
+      expect([stream.resetError?.code, stream.reportedBytes]).toEqual(["ORIGIN_RESET", reported]);
     }
   });
 
@@ -171,6 +205,57 @@ describe("an origin stream", () => {
     raw.edge.write(text("c"));
     await settle();
     expect([http.atOrigin.text, raw.atOrigin.text]).toEqual(["abc", "c"]);
+  });
+
+  test("of a name that was lost finishes its request and takes no other", async () => {
+    const { edge, stream, joint, socketSide, origin, names, endTurn, atEdge, atOrigin } = setUp();
+    joint.join(socketSide);
+    edge.write(text("POST /one HTTP/1.1\r\n\r\n"));
+    await settle();
+    origin.write(text("HTTP/1.1 100 Continue\r\n\r\n"));
+    await settle();
+    names.clear();
+    for (const piece of ["body ", "/ of the request"]) {
+      edge.write(text(piece));
+      await settle();
+      await endTurn();
+    }
+    origin.write(text("reply"));
+    await settle();
+    expect(atOrigin.text).toEndWith("\r\n\r\nbody / of the request");
+    expect([atEdge.text, atEdge.hasEnded]).toEqual(["HTTP/1.1 100 Continue\r\n\r\nreply", false]);
+    const { length } = atOrigin.text;
+    edge.write(text("GET /two HTTP/1.1\r\n"));
+    edge.write(text("Cookie: secret\r\n\r\n"));
+    await settle();
+    await endTurn();
+    // The edge learns that nothing of it was seen, and asks whoever has the name now.
+    expect([atOrigin.text.length, atOrigin.hasEnded, atEdge.hasEnded]).toEqual([length, true, true]);
+    expect([stream.reportedBytes, stream.unconsumedBytes]).toEqual([length, 0]);
+  });
+
+  test("tells a new request from the rest of one, whatever its method and target", async () => {
+    for (const [bytes, isTaken] of [
+      ["GET / HTTP/1.1\r\n", false],
+      ["OPTIONS * HTTP/1.1\r\n", false],
+      ["M-SEARCH /x", false],
+      ["POST http://demo.test/", false],
+      ["GET", true],
+      [" / ", true],
+      ["a sentence", true],
+      ['{"a": 1}', true],
+      ["x".repeat(100), true],
+    ] as const) {
+      const { edge, joint, socketSide, origin, names, endTurn, atOrigin } = setUp();
+      joint.join(socketSide);
+      names.clear();
+      origin.write(text("HTTP/1.1 100 Continue\r\n\r\n"));
+      await settle();
+      edge.write(text(bytes));
+      await settle();
+      await endTurn();
+      expect([bytes, atOrigin.text]).toEqual([bytes, isTaken ? bytes : ""]);
+    }
   });
 
   test("an upgraded HTTP stream keeps its half-close", async () => {

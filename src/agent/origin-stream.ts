@@ -28,10 +28,10 @@ export interface OriginStreamOptions {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly turnEnd: TurnEnd;
+  /** Whether the agent serves this tunnel still; asked before each request on a kept connection. */
+  readonly isServed: (tunnel: string) => boolean;
 }
 
-/** What surely travels in one piece: the origin got all of it or nothing. */
-const segmentBytes = 1_200;
 /** How often the last bytes of a broken origin are looked after, before the stream is reset. */
 const lingerStepMs = 5;
 
@@ -57,10 +57,10 @@ export class OriginStream {
   #isQuiet = false;
   /** The start of such a request, for the rest of this turn. */
   #held: Uint8Array[] | undefined;
-  /** Writes and bytes to the origin since it last spoke. */
-  #writesSince = 0;
-  #bytesSince = 0;
-  /** The origin has ended; what to report is not known yet. */
+  /** Something was written since the origin last spoke. */
+  #isAsked = false;
+  /** The origin has ended, and these bytes had not reached it; whether anybody took them is not known yet. */
+  #unreceivedBytes = 0;
   #endWait: Timer | undefined;
 
   /** Takes over the stream at once: what arrives before the origin does is kept, bounded by the stream's window. */
@@ -127,11 +127,10 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         if (this.#isSealed) return stream.consume(length);
-        if (this.#isQuiet) return this.#hold(chunk);
+        if (this.#isQuiet) return this.#hold(chunk, origin);
         if (this.#held !== undefined) return void this.#held.push(chunk);
         this.#writtenBytes += length;
-        this.#bytesSince += length;
-        this.#writesSince++;
+        this.#isAsked = true;
         this.#counters.bytesToOrigin += length;
         if (this.#tap !== undefined) this.#tap.toOrigin(chunk);
         if (origin.write(chunk)) stream.consume(length);
@@ -163,7 +162,7 @@ export class OriginStream {
       onData: (chunk) => {
         const { length } = chunk;
         this.#counters.bytesFromOrigin += length;
-        this.#bytesSince = this.#writesSince = 0;
+        this.#isAsked = false;
         if (chunk[9] === 0x31 && isSwitching(chunk)) this.#isUpgraded = true;
         this.#isQuiet = !this.#isUpgraded && stream.preamble.protocol === "http";
         if (this.#tap !== undefined) this.#tap.fromOrigin(chunk);
@@ -174,7 +173,7 @@ export class OriginStream {
       onDrain: () => this.#takeOwed(),
       onClose: (error) => {
         this.#takeOwed(); // the queue that held it is gone
-        if (this.#endWait !== undefined) this.#reportEnd(error === undefined ? 0 : this.#bytesSince);
+        if (this.#endWait !== undefined) this.#reportEnd(error === undefined ? 0 : this.#unreceivedBytes);
         else if (error !== undefined) return this.#failFromOrigin(origin, error);
         this.#closeSide();
       },
@@ -185,10 +184,19 @@ export class OriginStream {
    * The origin may have closed an idle connection in the same turn that brings the next request: then its end is seen
    * first, and the edge learns that nothing was delivered and sends the request elsewhere, whatever the method.
    */
-  #hold(chunk: Uint8Array): void {
+  #hold(chunk: Uint8Array, origin: Duplex): void {
+    if (!this.#options.isServed(this.tunnel) && beginsRequest(chunk)) return this.#turnAway(chunk, origin);
     this.#isQuiet = false;
     this.#held = [chunk];
     this.#options.turnEnd.wait(this);
+  }
+
+  /** Another agent has the name now: nothing of this request is delivered, and the edge takes it there. */
+  #turnAway(chunk: Uint8Array, origin: Duplex): void {
+    this.#isSealed = true;
+    this.#stream.consume(chunk.length);
+    origin.end();
+    this.#reportEnd(0);
   }
 
   /** Writes what was held; if the origin has ended meanwhile, drops it. */
@@ -209,17 +217,20 @@ export class OriginStream {
   #endFromOrigin(origin: Duplex): void {
     if (this.#stream.preamble.protocol !== "http" || this.#isUpgraded) return this.#reportEnd(0);
     this.#isSealed = true;
+    const unreceivedBytes = this.#isAsked ? unreceivedBy(origin) : 0;
+    const isRefused = (origin.refusedBytes ?? 0) > 0;
     this.letGo();
     this.#takeOwed();
     origin.end();
-    const isDoubtful = this.#writesSince === 1 && this.#bytesSince <= segmentBytes;
-    if (!isDoubtful) return this.#reportEnd(0);
+    if (unreceivedBytes === 0 || isRefused) return this.#reportEnd(unreceivedBytes);
+    this.#unreceivedBytes = unreceivedBytes;
     this.#endWait = this.#options.clock.after(this.#options.limits.originEndSettleMs, () => this.#reportEnd(0));
   }
 
   /**
-   * Ends the stream. A request that was written when the origin had closed already is answered with a reset by its
-   * system: these are the `unseenBytes`.
+   * Ends the stream. Bytes that had not reached the origin's system when its end left, and that it refused when they
+   * did, were seen by nobody: these are the `unseenBytes`. Only the two together prove it: an origin may end its side and
+   * read on, and a reset also follows an end when a program leaves a part of what it began to read.
    */
   #reportEnd(unseenBytes: number): void {
     this.#endWait?.cancel();
@@ -231,7 +242,7 @@ export class OriginStream {
   /** What the origin sent before it broke still goes out; then the stream is reset. */
   #failFromOrigin(origin: Duplex, error: SallyError): void {
     const stream = this.#stream;
-    stream.reportDelivered(Math.max(0, this.#writtenBytes - origin.queuedBytes));
+    stream.reportDelivered(Math.max(0, this.#writtenBytes - unreceivedBy(origin)));
     this.#isSealed = true;
     this.letGo();
     const reset = new SallyError("ORIGIN_RESET", undefined, { cause: error });
@@ -266,6 +277,18 @@ export class OriginStream {
     this.#endWait?.cancel();
     this.#counters.openStreams--;
   }
+}
+
+function unreceivedBy(origin: Duplex): number {
+  return origin.unreceivedBytes ?? origin.queuedBytes;
+}
+
+/** A method that is in use, and the start of a target. */
+const requestStart = /^[!#$%&'*+.^_`|~\w-]{1,32} (?:\/|\*|https?:\/\/)/i;
+
+/** What else an origin that spoke last may be sent is the rest of a body. */
+function beginsRequest(chunk: Uint8Array): boolean {
+  return requestStart.test(String.fromCharCode(...chunk.subarray(0, 48)));
 }
 
 /** `HTTP/1.1 101`, at the start of a chunk. */

@@ -55,6 +55,7 @@ export class TunnelSet {
   readonly #turnEnd: TurnEnd;
   readonly #byName = new Map<string, ServedTunnel>();
   readonly #held = new Set<OriginStream>();
+  readonly #isServed = (name: string): boolean => this.#byName.has(name);
   #claimsWaiting = 0;
 
   constructor(options: TunnelSetOptions) {
@@ -96,7 +97,7 @@ export class TunnelSet {
     this.#byName.set(name, tunnel);
   }
 
-  /** The tunnel is no longer asked for, and new streams for it are refused. */
+  /** The tunnel is no longer asked for. New streams for it are refused, open ones take no further request. */
   drop(tunnel: ServedTunnel, error: SallyError): void {
     tunnel.refusal = error;
     if (tunnel.name !== undefined && this.#byName.get(tunnel.name) === tunnel) this.#byName.delete(tunnel.name);
@@ -114,7 +115,15 @@ export class TunnelSet {
     const { clock, limits } = this.#options;
     const { onRequest } = this;
     const tap = onRequest === undefined ? undefined : new StreamTap(tunnel, clock, onRequest);
-    const joint = new OriginStream({ stream, counters: this.counters, tap, clock, limits, turnEnd: this.#turnEnd });
+    const joint = new OriginStream({
+      stream,
+      counters: this.counters,
+      tap,
+      clock,
+      limits,
+      turnEnd: this.#turnEnd,
+      isServed: this.#isServed,
+    });
     const isHeld = this.#claimsWaiting > 0 && !this.#byName.has(tunnel) && this.#held.size < limits.openWaitersMax;
     if (isHeld) this.#held.add(joint);
     else this.#dispatch(joint);

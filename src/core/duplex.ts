@@ -27,6 +27,13 @@ export interface Duplex {
   readonly queuedBytes: number;
   /** Queues bytes; they are always accepted, and must not be changed afterwards. False: wait for `onDrain`. After close it is ignored. */
   write(chunk: Uint8Array): boolean;
+  /**
+   * Of what was written here, the bytes that surely had not reached the peer when it ended its direction; to be asked in
+   * `onEnd`, before `end`. What is queued here counts. Absent where there is no way to tell more.
+   */
+  readonly unreceivedBytes?: number;
+  /** Of these, the bytes that were dropped because the connection was gone when they were written. */
+  readonly refusedBytes?: number;
   /** True where what `write` took was copied: once nothing is queued, the caller may use a chunk's buffer again. */
   readonly copiesWrites?: boolean;
   /** Bytes in front of a chunk that `writeOver` may use for framing of its own. */

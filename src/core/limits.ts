@@ -131,6 +131,8 @@ export const limits = {
   /** So many retries are free; then each request earns this share of one. */
   freeRetries: 10,
   retryShare: 0.1,
+  /** Tunnels with retries to earn back, each remembered by itself. */
+  retryBudgetsMax: 10_000,
   /** Links that are over, remembered so that no late stream of theirs is kept. */
   retiredLinks: 1_024,
   /** Spellings of field names that are remembered with their kind, and the longest of them. */
@@ -147,8 +149,8 @@ export const limits = {
   probeHeadBytes: 16 * 1024,
   /** While the origin is down. */
   originRecheckMs: 2_000,
-  /** How long it may take to show whether an origin that ended took the last request. */
-  originEndSettleMs: 50,
+  /** How long the system of an origin that ended may take to refuse bytes that crossed with its end. */
+  originEndSettleMs: 200,
   /** A node that still says "invalid" after a renewal is not asked for one again before this. */
   renewAgainAfterMs: 60_000,
   /** Of a request's first line, for the live status. */

@@ -129,7 +129,9 @@ describe("the edge", () => {
   test("lets go of links and tunnels", async () => {
     const rig = new EdgeRig();
     await rig.status("demo.localhost");
+    rig.origin.claim.isCurrent = false;
     rig.edge.retireTunnel("demo");
+    rig.origin.reclaim();
     await rig.status("demo.localhost");
     rig.edge.retireLink("link-1");
     await rig.status("demo.localhost");

@@ -36,7 +36,7 @@ export interface Edge {
   readonly handler: Handler;
   /** Nothing new goes over this link: it drains, or lost the right to serve. */
   retireLink(linkId: string): void;
-  /** The tunnel was released, or its origin changed. */
+  /** A link lost its claim on the tunnel. */
   retireTunnel(name: string): void;
   /** Idle streams close now; running requests finish. */
   close(): void;

@@ -179,6 +179,8 @@ export class FakeOrigin implements Dialer {
   readonly dials: DialRequest[] = [];
   /** Links in the order in which they are preferred. */
   links = ["link-1"];
+  /** Under which streams are dialled. */
+  claim = { isCurrent: true };
   /** What `choose` answers. */
   chosen: string | undefined;
   /** The origin goes away once so many bytes arrived on a stream. */
@@ -202,7 +204,13 @@ export class FakeOrigin implements Dialer {
     const side = new OriginSide(this, { number: this.streams.length + 1, request, linkId });
     this.streams.push(side);
     this.script.onDial?.(side, request);
-    return { stream: side.edge, linkId };
+    return { stream: side.edge, linkId, claim: this.claim };
+  }
+
+  /** The name changes hands: streams from before stay open. */
+  reclaim(): void {
+    this.claim.isCurrent = false;
+    this.claim = { isCurrent: true };
   }
 
   choose(): string | undefined {

@@ -385,6 +385,54 @@ describe("dialling", () => {
     expect(codeOf(() => exit.dialer.dial(dial))).toBe("TUNNEL_OFFLINE");
   });
 
+  test("what a link dialled is for the claim that it had then, and that never comes back", async () => {
+    const { exit, linkUp } = setUp();
+    const link = await linkUp({ process: "p1" });
+    await claim(link, ["demo", "other"]);
+    const claimed = () => exit.dialer.dial(dial).claim;
+    const ways: Record<string, () => unknown> = {
+      "claimed anew": () => claim(link, ["demo"], { originLabel: "localhost:4000" }),
+      released: () => link.receive({ type: "release", names: ["demo"] }),
+      "closed by the admin": () => exit.closeTunnel("demo"),
+    };
+    for (const [way, happens] of Object.entries(ways)) {
+      const before = claimed();
+      expect([way, before.isCurrent]).toEqual([way, true]);
+      await happens();
+      expect([way, before.isCurrent]).toEqual([way, false]);
+      await claim(link, ["demo"]);
+      expect([way, before.isCurrent, claimed().isCurrent]).toEqual([way, false, true]);
+    }
+    const other = exit.dialer.dial({ ...dial, tunnel: "other" }).claim;
+    const old = claimed();
+    const newer = await linkUp({ process: "p2" });
+    await claim(newer, ["demo"]);
+    expect([old.isCurrent, claimed().isCurrent, other.isCurrent]).toEqual([false, true, true]);
+    const last = claimed();
+    newer.close();
+    await settle();
+    expect(last.isCurrent).toBe(false);
+  });
+
+  test("a name that another owner claims ends what the old owner's link dialled", async () => {
+    const { exit, linkUp, owners } = setUp();
+    const old = await linkUp({ identity: "ann" });
+    await claim(old, ["demo", "other"]);
+    const before = exit.dialer.dial(dial).claim;
+    owners.delete("demo"); // her lease is over
+    await claim(await linkUp({ identity: "bob" }), ["demo"]);
+    expect([old.isDraining, before.isCurrent, exit.dialer.dial(dial).claim.isCurrent]).toEqual([false, false, true]);
+  });
+
+  test("an agent that shares a name and leaves takes only its own claim along", async () => {
+    const { exit, linkUp } = setUp();
+    const [a, b] = [await linkUp({ installation: "a" }), await linkUp({ installation: "b" })];
+    for (const link of [a, b]) await claim(link, ["demo"], { shared: true });
+    const [ofA, ofB] = [b, a].map((avoided) => exit.dialer.dial({ ...dial, avoidLink: avoided.id }).claim);
+    a.receive({ type: "release", names: ["demo"] });
+    expect([ofA?.isCurrent, ofB?.isCurrent]).toEqual([false, true]);
+  });
+
   test("a link that gave its name away carries no stream for it", async () => {
     const { exit, linkUp } = setUp();
     const old = await linkUp({ process: "p1" });

@@ -45,7 +45,8 @@ function dial(options: LinkDialerOptions, request: DialRequest): DialResult {
   while (candidates.length > 0) {
     const member = pickMember(candidates, request.avoidLink, options.random);
     try {
-      return { stream: member.state.link.open(preambleOf(request)), linkId: member.state.link.id };
+      const { link } = member.state;
+      return { stream: link.open(preambleOf(request)), linkId: link.id, claim: member };
     } catch (thrown) {
       failure = toSallyError(thrown);
       // The agent said GOAWAY, or the link is gone: it is not asked again.

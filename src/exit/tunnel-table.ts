@@ -6,12 +6,13 @@
 
 import { SallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
+import type { TunnelClaim } from "../ports/dialer.ts";
 import type { HostHeaderPolicy, TunnelEntry } from "../ports/tunnel-directory.ts";
 import type { Link } from "../wire/link.ts";
 import { ProcessOrder } from "./process-order.ts";
 
-/** What one link says about one tunnel that it serves. */
-export interface Membership {
+/** What one link says about one tunnel that it serves: one claim that was granted, and never granted again. */
+export interface Membership extends TunnelClaim {
   readonly name: string;
   readonly state: LinkState;
   readonly hostHeader: HostHeaderPolicy;
@@ -19,6 +20,8 @@ export interface Membership {
   readonly originLabel: string;
   readonly isShared: boolean;
   isOriginUp: boolean;
+  /** False for ever once the link lost or gave up the name, or claimed it anew. */
+  isCurrent: boolean;
 }
 
 /** What the exit knows about one live link. */
@@ -111,7 +114,7 @@ export class TunnelTable {
     for (const member of [...replaced, ...superseded]) this.#remove(member);
     const previous = state.memberships.get(request.name);
     if (previous !== undefined) this.#remove(previous);
-    this.#add({ ...request, state, isOriginUp: true });
+    this.#add({ ...request, state, isOriginUp: true, isCurrent: true });
     this.#order.note(slot, process);
     return { replaced, superseded };
   }
@@ -146,6 +149,7 @@ export class TunnelTable {
 
   #remove(member: Membership): void {
     const { name, state } = member;
+    member.isCurrent = false;
     if (state.memberships.get(name) === member) state.memberships.delete(name);
     const members = this.#tunnels.get(name);
     if (members === undefined || !members.includes(member)) return;

@@ -21,8 +21,19 @@ export interface DialRequest {
   readonly avoidLink?: string;
 }
 
+/**
+ * A link's right to serve a tunnel. Each claim that a node grants is another one: a name that was given up and got back,
+ * on the same link too, is under a new claim.
+ */
+export interface TunnelClaim {
+  /** False once the link no longer serves the tunnel under this claim: what it dialled takes no further request. */
+  readonly isCurrent: boolean;
+}
+
 export interface DialResult {
   readonly stream: DialledStream;
+  /** Asked before a stream is used for another request. */
+  readonly claim: TunnelClaim;
   /** Which link carries it: to avoid on a retry, to group a pool, to name in logs. */
   readonly linkId: string;
 }

@@ -65,7 +65,8 @@ export class Attempt {
     this.#where = where;
     this.label = typeof where === "string" ? where : formatAddress(where);
     this.#options = options;
-    this.duplex = new SocketDuplex(undefined, options.closeCode);
+    const carrier = options.tls !== undefined ? "tls" : typeof where === "string" ? "unix" : "tcp";
+    this.duplex = new SocketDuplex(undefined, options.closeCode, carrier);
     options.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 

@@ -166,6 +166,22 @@ describe("closing", () => {
     expect(heardCut).toEqual(["end", "close LINK_LOST"]);
   });
 
+  test("counts what a lost connection did not take, of plain sockets only", () => {
+    for (const carrier of ["tcp", "unix", "tls"] as const) {
+      const duplex = new SocketDuplex(undefined, "ORIGIN_RESET", carrier);
+      const socket = new FakeSocket(duplex);
+      SocketDuplex.events.open(socket);
+      socket.room = 5;
+      duplex.write(new Uint8Array(8));
+      expect([duplex.unreceivedBytes, duplex.refusedBytes]).toEqual([3, 0]);
+      socket.room = -1;
+      socket.drain();
+      duplex.write(new Uint8Array(4));
+      const refused = carrier === "tls" ? 0 : 7;
+      expect([carrier, duplex.unreceivedBytes, duplex.refusedBytes]).toEqual([carrier, refused, refused]);
+    }
+  });
+
   test("reports the code that the owner asked for", () => {
     const duplex = new SocketDuplex(undefined, "ORIGIN_RESET");
     const socket = new FakeSocket(duplex);

@@ -9,9 +9,12 @@ import { ByteQueue } from "../core/byte-queue.ts";
 import { idleHandler, type Duplex, type DuplexHandler } from "../core/duplex.ts";
 import { SallyError, type ErrorCode } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
+import { unacknowledgedBytes } from "./unacknowledged.ts";
 
 /** What is used of Bun's socket; tests stand in for it. */
 export interface RawSocket {
+  /** The system's descriptor; negative once closed. Absent: the system is not asked. */
+  readonly fd?: number;
   write(chunk: Uint8Array, offset?: number, length?: number): number;
   flush(): void;
   shutdown(): void;
@@ -19,6 +22,9 @@ export interface RawSocket {
   pause(): void;
   resume(): void;
 }
+
+/** With TLS, what the system has sent says nothing about what was written. */
+export type Carrier = "tcp" | "unix" | "tls";
 
 /** Events that came before anybody set a handler. */
 interface Early {
@@ -32,11 +38,14 @@ const coalescedBytes = 64 * 1024;
 export class SocketDuplex implements Duplex {
   readonly copiesWrites = true;
   readonly #closeCode: ErrorCode;
+  readonly #carrier: Carrier;
   #socket: RawSocket | undefined;
   #handler: DuplexHandler = idleHandler;
   #early: Early | undefined = { chunks: [], ended: false, closed: undefined };
   /** What the socket would not take; most sockets never have one. */
   #queue: ByteQueue | undefined;
+  /** What the socket did not take because the connection was gone. */
+  #refusedBytes = 0;
   #unreadBytes = 0;
   #isPaused = false;
   #wantsDrain = false;
@@ -45,10 +54,14 @@ export class SocketDuplex implements Duplex {
   #hasPeerEnded = false;
   #isClosed = false;
 
-  /** `closeCode` is the code of the error that `onClose` reports when the connection is lost. */
-  constructor(socket: RawSocket | undefined, closeCode: ErrorCode = "LINK_LOST") {
+  /**
+   * `closeCode` is the code of the error that `onClose` reports when the connection is lost; `carrier` matters only to
+   * who asks how much arrived.
+   */
+  constructor(socket: RawSocket | undefined, closeCode: ErrorCode = "LINK_LOST", carrier: Carrier = "tls") {
     this.#socket = socket;
     this.#closeCode = closeCode;
+    this.#carrier = carrier;
   }
 
   get handler(): DuplexHandler {
@@ -67,6 +80,21 @@ export class SocketDuplex implements Duplex {
     return this.#queue === undefined ? 0 : this.#queue.length;
   }
 
+  get refusedBytes(): number {
+    return this.#refusedBytes;
+  }
+
+  /**
+   * The system is asked only while no write has failed: one that did has taken the error of a reset with it, and what is
+   * then reported as the peer's end may be none. A reset, unlike a FIN, does not acknowledge what had arrived.
+   */
+  get unreceivedBytes(): number {
+    const fd = this.#socket?.fd;
+    const mayAsk = this.#carrier === "tcp" && this.#refusedBytes === 0 && !this.#isShutDown && !this.#isClosed;
+    if (fd === undefined || !mayAsk) return this.queuedBytes + this.#refusedBytes;
+    return this.queuedBytes + (unacknowledgedBytes(fd) ?? 0);
+  }
+
   // hot: bench/micro/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
   write(chunk: Uint8Array): boolean {
     const length = chunk.length;
@@ -75,7 +103,10 @@ export class SocketDuplex implements Duplex {
     if (this.queuedBytes === 0 && this.#socket !== undefined) {
       taken = this.#socket.write(chunk);
       if (taken === length) return true;
-      if (taken < 0) return true; // Closing: Bun's close event follows.
+      if (taken < 0) {
+        this.#noteRefused(length);
+        return true; // Closing: Bun's close event follows.
+      }
     }
     const queue = (this.#queue ??= new ByteQueue());
     queue.push(taken === 0 ? chunk : chunk.subarray(taken));
@@ -131,6 +162,11 @@ export class SocketDuplex implements Duplex {
     socket.shutdown();
   }
 
+  /** Of TLS, parts may have been sent. */
+  #noteRefused(byteCount: number): void {
+    if (this.#carrier !== "tls") this.#refusedBytes += byteCount;
+  }
+
   #dropQueue(): void {
     this.#queue = undefined;
   }
@@ -143,7 +179,10 @@ export class SocketDuplex implements Duplex {
     while (queue.length > 0) {
       const chunk = queue.peek(coalescedBytes);
       const taken = socket.write(chunk);
-      if (taken < 0) return this.#dropQueue();
+      if (taken < 0) {
+        this.#noteRefused(queue.length);
+        return this.#dropQueue();
+      }
       queue.drop(taken);
       if (taken < chunk.length) break;
     }

@@ -93,6 +93,7 @@ const places: readonly (readonly [string, (stream: IncomingStream) => object])[]
         counters: { streams: 0, openStreams: 0, bytesToOrigin: 0, bytesFromOrigin: 0 },
         tap: undefined,
         turnEnd: new TurnEnd(queueMicrotask),
+        isServed: () => true,
         clock: systemClock,
         limits,
       }),

@@ -240,6 +240,63 @@ test("a name that the operator took away is kept for its owner, and nobody else 
   expect(performance.now() - closedMs).toBeGreaterThan(4_900);
 }, 90_000);
 
+describe("an agent that loses one of its names while a request of it runs", () => {
+  /** Answers at once, but `/hold` only when told to. */
+  function startHolding(name: string): { port: number; letGo: () => void } & AsyncDisposable {
+    const held = Promise.withResolvers<void>();
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      async fetch(asked) {
+        if (asked.url.endsWith("/hold")) await held.promise;
+        return new Response(`${name} ${asked.headers.get("cookie") ?? ""}`);
+      },
+    });
+    const port = server.port!; // it listens on TCP
+    return { port, letGo: () => held.resolve(), [Symbol.asyncDispose]: () => server.stop(true) };
+  }
+
+  test.each(["process of its owner", "owner, after the admin closed it"])(
+    "to another %s gets no request of it any more",
+    async (whom) => {
+      const isClosed = whom.startsWith("owner");
+      using scratch = new Scratch();
+      const nodeConfig = scratch.join("node.yaml");
+      writeFileSync(nodeConfig, "limits:\n  nameQuarantineMs: 500\n");
+      await using node = await startNode({ args: ["--config", nodeConfig] });
+      await using old = startHolding("old");
+      await using next = startOrigin("next");
+      using ann = new Tenant(node, "ann");
+      using bob = new Tenant(node, "bob");
+      const config = `${ann.folder("config")}/sally.yaml`;
+      const { tunnel, tokenFile } = await ann.join();
+      const tunnels = ["shop", "other"].map((name) => `  - { name: ${name}, target: ${old.port} }\n`).join("");
+      writeFileSync(config, `edge: ${tunnel}\ntokenFile: ${tokenFile}\ntunnels:\n${tunnels}`);
+      await using both = new SallyProcess(["start", "-c", config, "--json"], { env: { SALLY_HOME: ann.home() } });
+      await both.waitFor(({ event, name }) => event === "tunnel" && name === "other");
+      const { url } = await both.waitFor(({ event, name }) => event === "tunnel" && name === "shop");
+      const shop = String(url);
+
+      const running = Promise.all([visit(`${shop}/hold`), visit(`${shop}/hold`)]);
+      await Bun.sleep(200);
+      if (isClosed) {
+        expect((await callAdmin(node, "DELETE", "/api/tunnels/shop")).status).toBe(204);
+        await Bun.sleep(600); // the quarantine
+      }
+      await using agent = await (isClosed ? bob : ann).spawn(next.port, { name: "shop" });
+      await agent.waitFor("tunnel");
+      expect(await both.waitFor("refused")).toMatchObject({ name: "shop", code: "REPLACED" });
+      old.letGo();
+      expect((await running).map(({ body }) => body)).toEqual(["old ", "old "]);
+      for (let n = 0; n < 10; n++) {
+        expect((await visit(shop, { headers: { cookie: `session=${n}` } })).body).toStartWith("next ");
+      }
+      expect(await bodyAt(shop.replace("shop", "other"))).toStartWith("old ");
+    },
+    60_000,
+  );
+});
+
 test("names that cannot be, or that are too many, are refused with a reason", async () => {
   using scratch = new Scratch();
   const config = scratch.join("node.yaml");

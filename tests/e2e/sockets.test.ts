@@ -233,6 +233,57 @@ describe("listening", () => {
   });
 });
 
+describe("a peer that closes", () => {
+  const request = new Uint8Array(100);
+
+  /** A connection whose far side is closed by `closeWhen`; what the near side knew of its bytes when it saw the end. */
+  async function knownAtEnd(
+    closeWhen: (far: net.Socket, write: () => void) => void,
+  ): Promise<[unreceived: number, closed: string]> {
+    const near = Promise.withResolvers<Awaited<ReturnType<typeof connectSocket>>>();
+    const server = net.createServer((far) => {
+      far.on("error", () => {});
+      void near.promise.then(({ duplex }) => closeWhen(far, () => void duplex.write(request)));
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as net.AddressInfo; // it listens on TCP
+    near.resolve(await connectSocket({ kind: "tcp", host: "127.0.0.1", port }, options));
+    const { duplex } = await near.promise;
+    const { promise, resolve } = Promise.withResolvers<[number, string]>();
+    let unreceived = -1;
+    duplex.handler = {
+      onData: (chunk) => duplex.consume(chunk.length),
+      onEnd() {
+        unreceived = duplex.unreceivedBytes!; // sockets have it
+        duplex.end();
+      },
+      onDrain() {},
+      onClose: (error) => resolve([unreceived, error === undefined ? "clean" : "broken"]),
+    };
+    const known = await promise;
+    server.close();
+    return known;
+  }
+
+  test.skipIf(process.platform !== "linux")("before it got what was sent has not received it", async () => {
+    for (let n = 0; n < 50; n++) {
+      const known = await knownAtEnd((far, write) => {
+        far.destroy();
+        write();
+      });
+      expect(known).toEqual([request.length, "broken"]);
+    }
+  });
+
+  test("after it read what was sent has received it", async () => {
+    const known = await knownAtEnd((far, write) => {
+      far.once("data", () => far.destroy());
+      write();
+    });
+    expect(known).toEqual([0, "clean"]);
+  });
+});
+
 describe("dialling", () => {
   test.each(["127.0.0.1", "::1"])("localhost is reached when only %s is listened on", async (host) => {
     const door = new Door();

@@ -12,7 +12,7 @@ import { Deadlines } from "./deadlines.ts";
 import { OriginRequest, type OriginRequestOptions } from "./origin-request.ts";
 import { OriginStream } from "./origin-stream.ts";
 import { RequestHeadWriter } from "./request-head.ts";
-import { RetryBudget } from "./retry-budget.ts";
+import { RetryBudgets } from "./retry-budget.ts";
 import { StreamPool } from "./stream-pool.ts";
 
 export interface OriginClientOptions {
@@ -34,7 +34,7 @@ export interface OriginClientParts {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly pool: StreamPool;
-  readonly budget: RetryBudget;
+  readonly budgets: RetryBudgets;
   readonly heads: RequestHeadWriter;
   /** @throws SallyError as `Dialer.dial` does */
   dial(request: NewStream): OriginStream;
@@ -55,19 +55,17 @@ export class OriginClient {
       clock,
       limits,
       pool,
-      budget: new RetryBudget(limits),
+      budgets: new RetryBudgets(limits),
       heads: new RequestHeadWriter({ isTrustedProxy }),
       dial({ tunnel, protocol, avoidLink }) {
         const request = { tunnel: tunnel.name, protocol };
-        const { stream, linkId } = dialer.dial(avoidLink === undefined ? request : { ...request, avoidLink });
-        const { name, originLabel } = tunnel;
-        const isPooled = protocol === "http";
+        const { stream, linkId, claim } = dialer.dial(avoidLink === undefined ? request : { ...request, avoidLink });
         const dialled = new OriginStream({
           stream,
           linkId,
-          tunnel: name,
-          originLabel,
-          isPooled,
+          claim,
+          tunnel: tunnel.name,
+          isPooled: protocol === "http",
           keeper: pool,
           limits,
           nowMs,
@@ -99,9 +97,10 @@ export class OriginClient {
     this.#parts.pool.retireLink(linkId);
   }
 
-  /** The tunnel was released, or its origin changed. */
+  /** A link lost its claim on the tunnel: idle streams of it close now, busy ones when their reply is complete. */
   retireTunnel(name: string): void {
     this.#parts.pool.retireTunnel(name);
+    this.#parts.budgets.forget(name);
   }
 
   /** Idle streams close now, busy ones when their reply is complete. */

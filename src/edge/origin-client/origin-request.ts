@@ -90,8 +90,8 @@ export class OriginRequest implements StreamUser, SenderOwner {
 
   /** Sends it, on a stream that waits or on a new one. */
   start(): void {
-    const { pool, budget, clock } = this.#parts;
-    budget.earn();
+    const { pool, budgets, clock } = this.#parts;
+    budgets.earn(this.#tunnel.name);
     this.#exchange.onAbort((error) => this.#abort(error));
     if (this.#isOver) return; // the visitor had gone before
     const nowMs = clock.nowMs();
@@ -162,7 +162,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
     const error = loss.error ?? this.#closedError();
     // A kept connection that had ended costs the origin nothing: it never saw the request.
     const isStale = loss.isUnseen && loss.wasReused;
-    if (!this.#mayTryAgain(loss) || !(isStale || this.#parts.budget.spend())) return this.#end(error);
+    if (!this.#mayTryAgain(loss) || !(isStale || this.#parts.budgets.spend(this.#tunnel.name))) return this.#end(error);
     try {
       const stream = this.#dial(avoidLink);
       if (isRefusal(loss) && stream.linkId === loss.linkId) {

@@ -11,6 +11,7 @@ import type { Body } from "../../http/body.ts";
 import type { Reply, ReplyHead, VisitorConnection } from "../../http/exchange.ts";
 import type { ParsedReply } from "../../http/http1/head-parser.ts";
 import { withoutHopByHop } from "../../http/http1/hop-by-hop.ts";
+import type { TunnelClaim } from "../../ports/dialer.ts";
 import type { Watched } from "./deadlines.ts";
 import { keepAliveTimeoutMs } from "./keep-alive.ts";
 import { type ReplyEvents, ReplyReader } from "./reply-reader.ts";
@@ -64,7 +65,7 @@ export interface StreamOptions {
   readonly stream: DialledStream;
   readonly linkId: string;
   readonly tunnel: string;
-  readonly originLabel: string;
+  readonly claim: TunnelClaim;
   readonly isPooled: boolean;
   readonly keeper: StreamKeeper;
   readonly limits: Limits;
@@ -74,7 +75,8 @@ export interface StreamOptions {
 export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   readonly linkId: string;
   readonly tunnel: string;
-  readonly originLabel: string;
+  /** Under which it was dialled. */
+  readonly claim: TunnelClaim;
   dueMs = Infinity;
   /** Set once the origin authenticated the connection instead of a request: it serves this visitor only. */
   pinnedTo: VisitorConnection | undefined;
@@ -100,7 +102,7 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   constructor(options: StreamOptions) {
     this.linkId = options.linkId;
     this.tunnel = options.tunnel;
-    this.originLabel = options.originLabel;
+    this.claim = options.claim;
     this.#persists = options.isPooled;
     this.#stream = options.stream;
     this.#keeper = options.keeper;

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { utf8Encode } from "../../core/bytes.ts";
 import { SallyError } from "../../core/errors.ts";
 import { limits } from "../../core/limits.ts";
-import { FakeExchange, FedBody, readText } from "../fake-exchange.ts";
+import { FakeConnection, FakeExchange, FedBody, readText } from "../fake-exchange.ts";
 import type { OriginSide } from "../fake-origin.ts";
 import { codeOf, demoTunnel, settle, TestRig } from "../test-rig.ts";
 
@@ -317,6 +317,19 @@ describe("retries", () => {
     expect(retried).toBeGreaterThanOrEqual(18);
     expect(retried).toBeLessThanOrEqual(20);
   });
+
+  test("of one tunnel are not used up by another's, and begin anew with the tunnel", async () => {
+    const rig = new TestRig({ onRequest: (_request, side) => side.lose() });
+    const retriesOf = async (name: string): Promise<number> => {
+      const before = rig.origin.dials.length;
+      await codeOf(rig.ask({}, { ...demoTunnel, name }));
+      return rig.origin.dials.length - before - 1;
+    };
+    for (let i = 0; i < 15; i++) await retriesOf("evil");
+    expect([await retriesOf("evil"), await retriesOf("demo")]).toEqual([0, 1]);
+    rig.client.retireTunnel("evil");
+    expect(await retriesOf("evil")).toBe(1);
+  });
 });
 
 describe("origins that close idle connections after 5 s, as Node does", () => {
@@ -376,7 +389,7 @@ describe("origins that close idle connections after 5 s, as Node does", () => {
       [700, false],
     ] as const) {
       rig.origin.streams.length = 0;
-      rig.client.retireTunnel("demo");
+      rig.origin.reclaim();
       for (let i = 0; i < 2; i++) {
         const asked = rig.ask();
         await settle();
@@ -460,13 +473,62 @@ describe("the pool", () => {
     }
   });
 
-  test("does not mix tunnels, nor the origins of one tunnel", async () => {
+  test("does not mix tunnels", async () => {
     const rig = await warmRig();
     await rig.ask({}, { ...demoTunnel, name: "other" });
-    await rig.ask({}, { ...demoTunnel, originLabel: "localhost:4000" });
-    expect(rig.origin.requests.map((request) => request.stream)).toEqual([2, 3]);
+    await rig.ask();
+    expect(rig.origin.requests.map((request) => request.stream)).toEqual([2, 1]);
+  });
+
+  test("takes no idle stream of a claim that is over, though nobody said so", async () => {
+    const rig = await warmRig();
+    rig.origin.reclaim();
+    await rig.ask();
+    expect(rig.origin.requests.map((request) => request.stream)).toEqual([2]);
     await settle();
     expect(rig.origin.streams[0]?.hasEdgeEnded).toBe(true);
+  });
+
+  test("takes no stream back whose claim ended while it was busy: its requests go to who has the name now", async () => {
+    const rig = await warmRig();
+    rig.origin.script.onRequest = () => {};
+    const running = rig.ask();
+    await settle();
+    rig.origin.reclaim();
+    rig.client.retireTunnel("demo");
+    rig.origin.last.say(ok);
+    expect((await running).text).toBe("ok");
+    expect(rig.client.idleCount("demo")).toBe(0);
+    rig.origin.script.onRequest = (_request, side) => void side.say(ok);
+    for (let n = 0; n < 3; n++) await rig.ask();
+    expect(rig.origin.requests.map((request) => request.stream)).toEqual([1, 2, 2, 2]);
+    await settle();
+    expect(rig.origin.streams[0]?.hasEdgeEnded).toBe(true);
+  });
+
+  test("takes no stream of an ended claim for the visitor that it is pinned to", async () => {
+    const rig = new TestRig();
+    const visitor = { connection: new FakeConnection(), fields: [["Authorization", "Negotiate x"]] as const };
+    await rig.ask(visitor);
+    await rig.ask(visitor);
+    rig.origin.reclaim();
+    await rig.ask(visitor);
+    expect(rig.origin.requests.map((request) => request.stream)).toEqual([1, 1, 2]);
+  });
+
+  test("lets idle streams of a released tunnel go, and keeps those of an agent that goes on serving it", async () => {
+    const rig = await warmRig();
+    const released = rig.origin.claim;
+    rig.origin.claim = { isCurrent: true };
+    rig.origin.links = ["link-2"];
+    rig.origin.chosen = "link-2";
+    await rig.ask();
+    expect(rig.client.idleCount("demo")).toBe(2);
+    released.isCurrent = false;
+    rig.client.retireTunnel("demo");
+    expect(rig.client.idleCount("demo")).toBe(1);
+    await settle();
+    expect(rig.origin.streams.map(({ hasEdgeEnded }) => hasEdgeEnded)).toEqual([true, false]);
   });
 
   test("does not reuse HTTP/1.0 connections unless they are kept", async () => {

@@ -1,6 +1,7 @@
 /**
  * The streams that wait for another request, by tunnel. Of those on the least loaded lane the one used last goes first,
  * so the others grow old and retire; a stream that authenticated its visitor waits apart and serves that visitor's connection only.
+ * Rule kept: no stream takes a request once its link's claim on the tunnel is over, whoever told or did not tell the pool.
  */
 
 import type { Clock } from "../../core/clock.ts";
@@ -96,9 +97,9 @@ export class StreamPool implements StreamKeeper {
     this.#retire((stream) => stream.linkId === linkId);
   }
 
-  /** The tunnel was released, or its origin changed. */
+  /** A link lost its claim on the tunnel: its idle streams go now. */
   retireTunnel(name: string): void {
-    this.#retire((stream) => stream.tunnel === name);
+    this.#retire((stream) => stream.tunnel === name && !stream.claim.isCurrent);
   }
 
   /** Idle streams go now, busy ones when they are done. */
@@ -130,7 +131,7 @@ export class StreamPool implements StreamKeeper {
   }
 
   #homeOf(stream: OriginStream): OriginStream[] | undefined {
-    if (this.#isClosed || this.#retiredLinks.has(stream.linkId)) return undefined;
+    if (this.#isClosed || !stream.claim.isCurrent || this.#retiredLinks.has(stream.linkId)) return undefined;
     if (stream.pinnedTo !== undefined) return this.#pins.get(stream.pinnedTo);
     let idle = this.#idle.get(stream.tunnel);
     if (idle === undefined) {
@@ -149,7 +150,7 @@ export class StreamPool implements StreamKeeper {
     for (let i = idle.length - 1; i >= 0 && looks > 0; i--) {
       const stream = idle[i]!; // i is in range: retiring removes this one only
       if (stream.tunnel !== tunnel.name) continue; // a visitor's own streams may be for several tunnels
-      if (stream.dueMs <= nowMs || stream.originLabel !== tunnel.originLabel) {
+      if (stream.dueMs <= nowMs || !stream.claim.isCurrent) {
         stream.retire();
         if (best !== undefined) bestAt--; // it stood behind the one that went
         continue;

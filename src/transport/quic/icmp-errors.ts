@@ -5,8 +5,9 @@
  * socket option is taken back; where that cannot be done (no Linux, no FFI) nothing is lost but this.
  */
 
-import { dlopen, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { openLibc } from "../../sockets/libc.ts";
 
 const solIp = 0;
 const ipRecvErr = 11;
@@ -18,7 +19,7 @@ export function ignoreIcmpErrors(port: number): boolean {
   if (process.platform !== "linux") return false;
   try {
     const descriptors = udpDescriptors(port);
-    const libc = openLibc();
+    const libc = openLibc({ setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" } });
     const off = new Int32Array(1);
     for (const fd of descriptors) {
       libc.symbols.setsockopt(fd, solIp, ipRecvErr, ptr(off), off.byteLength);
@@ -27,15 +28,6 @@ export function ignoreIcmpErrors(port: number): boolean {
     return descriptors.length > 0;
   } catch {
     return false; // no /proc, or no C library that can be opened
-  }
-}
-
-function openLibc() {
-  const symbols = { setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" } } as const;
-  try {
-    return dlopen("libc.so.6", symbols);
-  } catch {
-    return dlopen(`libc.musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`, symbols);
   }
 }
 
