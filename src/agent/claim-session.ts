@@ -32,6 +32,8 @@ export class ClaimSession {
   readonly #options: ClaimSessionOptions;
   readonly #claims: PendingRequests<Claimed>;
   readonly #probes: PendingRequests<Probed>;
+  /** The claims of single tunnels that wait for each other. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: ClaimSessionOptions) {
     this.#options = options;
@@ -78,7 +80,7 @@ export class ClaimSession {
       const { name, url } = tunnel;
       if (name === undefined || url === undefined) {
         await sleep(clock, limits.claimRetryMs, signal);
-        if (!link.isClosed) await this.#ask(link, [tunnel], signal).catch(() => []); // asked again in the next round
+        await this.#askInTurn(link, tunnel, signal);
         continue;
       }
       const outcome = await this.#probe(link, name);
@@ -102,6 +104,14 @@ export class ClaimSession {
     } catch (thrown) {
       return toSallyError(thrown);
     }
+  }
+
+  /** One claim after the other: a node lets only a few wait. What fails is asked for again in the next round. */
+  #askInTurn(link: Link, tunnel: ServedTunnel, signal: AbortSignal): Promise<unknown> {
+    const ask = (): Promise<unknown> | undefined =>
+      link.isClosed || signal.aborted ? undefined : this.#ask(link, [tunnel], signal).catch(() => {});
+    this.#turn = this.#turn.then(ask);
+    return this.#turn;
   }
 
   /** Claims these tunnels; returns those that the node could not give just now. */

@@ -80,6 +80,7 @@ export const nodeConfigSchema = z
       .string()
       .toLowerCase()
       .regex(/^https?:\/\/[a-z0-9.-]+(?::\d{1,5})?$/, "a public URL looks like https://tunnels.example.com:8443")
+      .refine((text) => URL.canParse(text), "a port is at most 65535")
       .optional()
       .describe("Scheme, `domain` and port as visitors type them, where a proxy or port mapping changes them."),
     trustTlsProxy: z
@@ -99,7 +100,8 @@ export const nodeConfigSchema = z
   })
   .strict()
   .superRefine(({ domain, publicUrl }, context) => {
-    if (publicUrl === undefined || new URL(publicUrl).hostname === domain) return;
+    if (publicUrl === undefined || !URL.canParse(publicUrl)) return; // what is malformed has been said already
+    if (new URL(publicUrl).hostname === domain) return;
     const message = `its host is not the domain ${domain}, under which tunnels are served: set domain too`;
     context.addIssue({ code: "custom", path: ["publicUrl"], message });
   });

@@ -8,4 +8,5 @@ test("addresses of one IPv6 subscriber count together, however they are written"
   expect(addressGroup("2001:db8:0:8::1")).not.toBe(group);
   expect(addressGroup("::1")).toBe("0:0:0:0");
   expect(addressGroup("192.0.2.1")).toBe("192.0.2.1");
+  expect(addressGroup("::ffff:192.0.2.1")).toBe("192.0.2.1");
 });

@@ -2,6 +2,8 @@
 
 /** Who counts as one: an IPv4 address, or the /64 of an IPv6 one, since a subscriber has the whole of it. */
 export function addressGroup(address: string): string {
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
+  if (mapped !== undefined) return mapped;
   if (!address.includes(":")) return address;
   const [head = "", tail] = address.split("::", 2);
   const left = head === "" ? [] : head.split(":");

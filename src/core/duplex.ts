@@ -25,6 +25,11 @@ export interface Duplex {
   handler: DuplexHandler;
   /** Bytes that were written here and have not been handed on yet. */
   readonly queuedBytes: number;
+  /**
+   * Bytes of ours that the peer's system has not taken: those queued here and those in our system's buffers. For who waits
+   * until everything has arrived; asking costs microseconds. Absent where only `queuedBytes` is known.
+   */
+  readonly undeliveredBytes?: number;
   /** Queues bytes; they are always accepted, and must not be changed afterwards. False: wait for `onDrain`. After close it is ignored. */
   write(chunk: Uint8Array): boolean;
   /**
@@ -44,6 +49,11 @@ export interface Duplex {
   end(): void;
   /** Drops both directions at once; the peer sees an abort, never a clean end. No handler call follows. Idempotent. */
   reset(error: SallyError): void;
+  /**
+   * Gives the connection up where our end and everything before it has arrived; else it does nothing. Unlike a reset it
+   * destroys nothing that the peer's program has not read yet. No handler call follows.
+   */
+  leave?(): void;
   /**
    * Says that `byteCount` bytes of those delivered are done with, so the peer may send as many more. What was delivered
    * counts as held after the end and after `reset`, too, until it is consumed.

@@ -175,12 +175,12 @@ export const limits = {
   /** A lease with more than this share left is not written again: touching thousands of names costs no writes. */
   nameLeaseFreshShare: 0.95,
   nameQuarantineMs: 24 * 60 * 60 * 1_000,
-  namesPerIdentity: 100,
+  namesPerIdentity: 500,
   nameBytes: 63,
   tunnelsPerLink: 200,
   /** Tokens for what an agent asks of its node: a name or a probe costs 10, a stream of its own 100, a message 1. */
   linkRequestBurst: 10_000,
-  linkRequestsPerSecond: 400,
+  linkRequestsPerSecond: 1_000,
   revocationPollMs: 1_000,
   /** Attempts to enrol or renew that prove nothing. */
   failedEnrolmentsPerMinutePerAddress: 30,

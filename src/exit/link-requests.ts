@@ -93,7 +93,9 @@ export class LinkRequests {
   probe({ link, memberships }: LinkState, { requestId, name }: Message<"probe">): void {
     const work = this.#workOf(link);
     const answer = (result: ProbeResult): void => link.send({ type: "probed", requestId, name, ...result });
-    if (!this.charge(link, requestCost.probe) || work.probes >= this.#options.limits.tunnelsPerLink) {
+    // One that is refused costs next to nothing, and the agent asks again: it must not pay for it.
+    const isTooMany = work.probes >= this.#options.limits.tunnelsPerLink || work.bucket.waitMs(requestCost.probe) > 0;
+    if (isTooMany || !this.charge(link, requestCost.probe)) {
       return answer({ ok: false, code: "OVERLOADED", message: new SallyError("OVERLOADED").message });
     }
     if (!memberships.has(name)) {

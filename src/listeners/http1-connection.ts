@@ -16,7 +16,7 @@ import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
 import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
 import { type IntakeOwner, refusalOf, RequestIntake } from "./request-intake.ts";
-import { BodyRate, QueueWatch } from "./visitor-pace.ts";
+import { BodyRate, LingerWatch, QueueWatch } from "./visitor-pace.ts";
 
 /**
  * idle: waits for the first byte of a head. head: part of one is here. exchange: a request is with the handler or its
@@ -37,7 +37,6 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   // Bound once: a request makes no closures.
   readonly #onReply: (reply: Reply) => void;
   readonly #onError: (thrown: unknown) => void;
-
   #phase: Phase = "idle";
   #sinceMs: number;
   #servedRequests = 0;
@@ -55,6 +54,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #bodyRate: BodyRate | undefined;
   readonly #queueWatch = new QueueWatch();
   #halfClose: HalfCloseWatch | undefined;
+  #lingerWatch: LingerWatch | undefined;
 
   constructor(duplex: Duplex, meta: ConnectionMeta, id: number, host: ConnectionHost) {
     this.#duplex = duplex;
@@ -369,18 +369,18 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
       return this.abort(new SallyError("VISITOR_GONE", "The visitor stopped reading."));
     }
     const { limits } = this.#host.options;
-    // Phases are stamped with the time of the sweep before, so one interval is added: late rather than early.
+    // Phases are stamped with the sweep before, so one interval is added: late rather than early.
     const inPhaseMs = nowMs - this.#sinceMs - this.#host.sweepMs;
     if (this.#phase === "idle") {
-      if (inPhaseMs >= (this.#servedRequests === 0 ? limits.headMs : limits.keepAliveIdleMs)) this.#linger();
-      else if (this.#host.isDraining && inPhaseMs >= 0) this.#linger();
+      const idleMs = this.#servedRequests === 0 ? limits.headMs : limits.keepAliveIdleMs;
+      if (inPhaseMs >= (this.#host.isDraining ? 0 : idleMs)) this.#linger();
     } else if (this.#phase === "head") {
       if (inPhaseMs >= limits.headMs) this.refuse(new SallyError("REQUEST_TIMEOUT"));
     } else if (this.#phase === "exchange") this.#sweepBody(elapsedMs);
-    else if (this.#phase === "full") return;
-    else if (inPhaseMs < limits.socketLingerMs) return;
+    else if (this.#phase === "full" || inPhaseMs < limits.socketLingerMs) return;
     else if (this.#phase === "draining") this.#linger();
-    else if (this.#duplex.queuedBytes === 0) {
+    else if ((this.#lingerWatch ??= new LingerWatch()).isOver(this.#duplex, nowMs, this.#host.writeStallMs)) {
+      this.#duplex.leave?.();
       this.abort(new SallyError("VISITOR_GONE", "The visitor did not close its side."));
     }
   }

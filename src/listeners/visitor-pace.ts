@@ -1,5 +1,6 @@
 /** Finds visitors who hold a connection without using it: looked at about once a second, no timers of their own. */
 
+import type { Duplex } from "../core/duplex.ts";
 import type { Limits } from "../core/limits.ts";
 
 /** What is known of the body at a sweep. */
@@ -33,6 +34,30 @@ export class BodyRate {
     this.#windowMs = 0;
     this.#windowBytes = 0;
     return isSlow;
+  }
+}
+
+type Outgoing = Pick<Duplex, "queuedBytes" | "undeliveredBytes">;
+
+/**
+ * A connection that we have ended: over when the visitor has everything and does not close its side, or when nothing
+ * leaves for too long. A reset throws away what our system still holds, so a slow reader gets its time.
+ */
+export class LingerWatch {
+  #leftBytes = Infinity;
+  #sinceMs = 0;
+
+  /** Asked at each sweep once the visitor has had its time to close. */
+  isOver(
+    { queuedBytes, undeliveredBytes: leftBytes = queuedBytes }: Outgoing,
+    nowMs: number,
+    stallMs: number,
+  ): boolean {
+    if (leftBytes === 0) return true;
+    if (leftBytes >= this.#leftBytes) return nowMs - this.#sinceMs >= stallMs;
+    this.#leftBytes = leftBytes;
+    this.#sinceMs = nowMs;
+    return false;
   }
 }
 

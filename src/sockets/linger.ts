@@ -10,21 +10,28 @@ import { SallyError } from "../core/errors.ts";
 
 export interface LingerOptions {
   readonly clock: Clock;
-  /** How long the peer may take, and how long a queue may stand still. Usually limits.socketLingerMs. */
+  /** How long the peer may take once it has everything, and how long nothing may leave. Usually limits.socketLingerMs. */
   readonly lingerMs: number;
   /** Called once when it is over, either way. */
   readonly onDone?: () => void;
 }
 
+/** A reset would throw away what waits in our system, too. */
+function undelivered(duplex: Duplex): number {
+  return duplex.undeliveredBytes ?? duplex.queuedBytes;
+}
+
 /** Takes the duplex over: ends it, drops what still comes in, and resets it when the peer takes too long. */
 export function endThenLinger(duplex: Duplex, { clock, lingerMs, onDone }: LingerOptions): void {
-  let queuedBytes = duplex.queuedBytes;
+  let leftBytes = undelivered(duplex);
   const check = (): void => {
-    if (duplex.queuedBytes < queuedBytes) {
-      queuedBytes = duplex.queuedBytes;
+    const nowLeft = undelivered(duplex);
+    if (nowLeft < leftBytes) {
+      leftBytes = nowLeft;
       timer = clock.after(lingerMs, check);
       return;
     }
+    duplex.leave?.();
     duplex.reset(new SallyError("CANCELLED", "the peer did not end the connection in time"));
     onDone?.();
   };

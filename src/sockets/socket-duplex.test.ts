@@ -28,6 +28,9 @@ class FakeSocket implements RawSocket {
   shutdown(): void {
     this.calls.push("shutdown");
   }
+  close(): void {
+    this.calls.push("close");
+  }
   terminate(): void {
     this.calls.push("terminate");
   }
@@ -230,7 +233,7 @@ describe("closing", () => {
 });
 
 describe("endThenLinger", () => {
-  test("waits while the queue moves, then resets a peer that does not end", () => {
+  test("waits while the queue moves, then gives up a peer that does not end, without a reset", () => {
     const clock = new FakeClock();
     const socket = new FakeSocket();
     let done = 0;
@@ -246,8 +249,18 @@ describe("endThenLinger", () => {
     clock.advance(100);
     expect(socket.calls).toEqual(["shutdown"]);
     clock.advance(100);
-    expect(socket.calls).toEqual(["shutdown", "terminate"]);
+    expect(socket.calls).toEqual(["shutdown", "close"]);
     expect([done, clock.pending]).toEqual([1, 0]);
+  });
+
+  test("resets a peer that takes nothing", () => {
+    const clock = new FakeClock();
+    const socket = new FakeSocket();
+    socket.room = 0;
+    socket.data.write(bytes(1, 2, 3));
+    endThenLinger(socket.data, { clock, lingerMs: 100 });
+    clock.advance(100);
+    expect(socket.calls).toEqual(["terminate"]);
   });
 
   test("is over when the peer ends", () => {

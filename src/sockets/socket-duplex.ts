@@ -18,6 +18,7 @@ export interface RawSocket {
   write(chunk: Uint8Array, offset?: number, length?: number): number;
   flush(): void;
   shutdown(): void;
+  close(): void;
   terminate(): void;
   pause(): void;
   resume(): void;
@@ -95,6 +96,12 @@ export class SocketDuplex implements Duplex {
     return this.queuedBytes + (unacknowledgedBytes(fd) ?? 0);
   }
 
+  get undeliveredBytes(): number {
+    const fd = this.#socket?.fd;
+    if (fd === undefined || this.#isClosed) return this.queuedBytes;
+    return this.queuedBytes + (unacknowledgedBytes(fd) ?? 0);
+  }
+
   // hot: bench/micro/sockets.ts. Straight to the socket when nothing is queued; no closure, no copy.
   write(chunk: Uint8Array): boolean {
     const length = chunk.length;
@@ -128,6 +135,14 @@ export class SocketDuplex implements Duplex {
     this.#dropQueue();
     this.#handler = idleHandler;
     this.#socket?.terminate(); // SO_LINGER 0: the peer sees RST, measured.
+  }
+
+  leave(): void {
+    if (this.#isClosed || !this.#isShutDown || this.undeliveredBytes > 0) return;
+    this.#isClosed = true;
+    this.#early = undefined;
+    this.#handler = idleHandler;
+    this.#socket?.close();
   }
 
   consume(byteCount: number): void {

@@ -4,7 +4,7 @@
  */
 
 import { Database } from "bun:sqlite";
-import { chmodSync, closeSync, openSync, rmSync } from "node:fs";
+import { chmodSync, closeSync, openSync, truncateSync } from "node:fs";
 import { SallyError } from "../core/errors.ts";
 
 export interface DataLock {
@@ -49,7 +49,7 @@ function takeLock(path: string, waitMs: number): DataLock {
   } catch (cause) {
     database?.close();
     if (codeOf(cause) !== "SQLITE_NOTADB") throw cause;
-    rmSync(path); // damaged, and nothing is ever in it
+    truncateSync(path); // damaged, and nothing is ever in it; the same file, so that a lock on it stays one
     return takeLock(path, waitMs);
   }
   const held = database;

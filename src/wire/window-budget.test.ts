@@ -87,18 +87,20 @@ describe("those who wait", () => {
     expect([heard, budget.waiters]).toEqual([["second granted"], 0]);
   });
 
-  test("are bounded, and one owner's cost nobody else the place", () => {
+  test("are bounded, and one owner's cost nobody else the place", async () => {
     const { budget, heard, wait } = line(3);
     const [ann, bob] = [budget.join("ann"), budget.join("bob")];
     expect([fill(ann), fill(bob)]).toEqual([80, 16]);
     for (const name of ["ann1", "ann2", "ann3"]) wait(ann, name);
     expect(codeOf(() => wait(ann, "ann4"))).toBe("OVERLOADED");
     wait(bob, "bob1");
+    await settle();
     expect(heard).toEqual(["ann1 refused"]);
     expect(codeOf(() => wait(ann, "ann5"))).toBe("OVERLOADED");
     expect(budget.waiters).toBe(3);
     wait(bob, "bob2");
     expect(codeOf(() => wait(bob, "bob3"))).toBe("OVERLOADED");
+    await settle();
     expect(heard).toEqual(["ann1 refused", "ann2 refused"]);
   });
 });

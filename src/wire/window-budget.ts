@@ -137,7 +137,7 @@ export class WindowBudget {
     account.waiters.add(waiter);
     this.#waiting.add(account);
     this.#waiters++;
-    refused?.onRefused();
+    if (refused !== undefined) queueMicrotask(() => refused.onRefused()); // not before the newcomer has its way out
     return () => {
       if (this.#unqueue(account, waiter)) this.#serve();
     };

@@ -57,7 +57,7 @@ async function costOfWindow(holds: (stream: IncomingStream) => object): Promise<
   return cost;
 }
 
-const deafSocket = { write: () => 0, flush() {}, shutdown() {}, terminate() {}, pause() {}, resume() {} };
+const deafSocket = { write: () => 0, flush() {}, shutdown() {}, close() {}, terminate() {}, pause() {}, resume() {} };
 const places: readonly (readonly [string, (stream: IncomingStream) => object])[] = [
   [
     "in the queue of a visitor's socket",

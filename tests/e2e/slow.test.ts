@@ -168,6 +168,24 @@ describe.each([...transports])("over %s", (transport) => {
     expect(read).toBe(total);
   });
 
+  test("a visitor who reads slowly gets everything also where the connection ends with the reply", async () => {
+    const { visitor, connection } = await ask(head("GET /", "Connection: close"));
+    const total = 6_000_000; // more than our own queue, most of it in the system's
+    connection.write(`HTTP/1.1 200 OK\r\nContent-Length: ${total}\r\n\r\n`);
+    await visitor.readHead();
+    connection.write("x".repeat(total));
+    let read = 0;
+    while (read < total) {
+      visitor.resume();
+      read += (await visitor.readSome()).length;
+      visitor.pause();
+      await Bun.sleep(600); // the pace: well beyond the time for lingering
+    }
+    expect(read).toBe(total);
+    visitor.resume();
+    expect(await visitor.readToClose()).toEqual({ rest: "", wasReset: false });
+  });
+
   test("2,000 requests that wait for the origin keep nobody waiting", async () => {
     using memory = new MemoryWatch([path.node.process.pid, path.agent.process.pid]);
     const count = 2_000;

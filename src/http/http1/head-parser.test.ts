@@ -45,6 +45,11 @@ test("a reply that does not begin as HTTP is refused before its head is complete
   const parser = new ReplyParser(limits);
   for (const piece of ["H", "TT", "P/1.1 200 OK\r\n"]) expect(parser.push(latin1(piece), 0)).toBeUndefined();
   expect(parser.push(latin1("\r\n"), 0)?.status).toBe(200);
+  const reply = "\r\nHTTP/1.1 204 No Content\r\n\r\n";
+  for (let cut = 1; cut < reply.length; cut++) {
+    expect(parser.push(latin1(reply.slice(0, cut)), 0)).toBeUndefined();
+    expect(parser.push(latin1(reply.slice(cut)), 0)?.status).toBe(204);
+  }
   expect(codeOf(() => parser.push(latin1("X"), 0))).toBe("ORIGIN_BAD_REPLY");
 });
 

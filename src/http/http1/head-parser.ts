@@ -188,6 +188,7 @@ export class ReplyParser {
   /** Who does not speak HTTP may never complete a head: the first bytes tell. */
   #checkStart(chunk: Uint8Array, from: number): void {
     for (let at = from; at < chunk.length && this.#startBytes < replyStart.length; at++) {
+      if (this.#startBytes === 0 && (chunk[at] === 13 || chunk[at] === 10)) continue; // empty lines: the scanner's
       if (chunk[at] !== replyStart.charCodeAt(this.#startBytes++)) throw refuseReply("it does not begin with HTTP/");
     }
   }
