@@ -78,18 +78,23 @@ const routes: readonly Route[] = [
 const actor = "admin";
 
 export function createAdminHandler(options: AdminHandlerOptions): Handler {
-  return withProblems(async (exchange) => {
-    const path = pathOf(exchange);
-    const found = findRoute(methodOf(exchange), path);
-    if (found?.route.needs === "open") return found.route.run(options, exchange, "");
-    if (found?.route.needs === "direct" && isAddressedDirectly(exchange)) return found.route.run(options, exchange, "");
-    checkSource(exchange, options.guard);
-    if (found === undefined) throw new SallyError("NOT_FOUND", "The admin API has no such path and method.");
-    const { route, id } = found;
-    if (route.needs === "admin") await checkToken(exchange, options.guard);
-    if (route.method !== "GET") checkIntent(exchange);
-    return route.run(options, exchange, id);
-  }, options.log);
+  return withProblems(
+    async (exchange) => {
+      const path = pathOf(exchange);
+      const found = findRoute(methodOf(exchange), path);
+      if (found?.route.needs === "open") return found.route.run(options, exchange, "");
+      if (found?.route.needs === "direct" && isAddressedDirectly(exchange))
+        return found.route.run(options, exchange, "");
+      checkSource(exchange, options.guard);
+      if (found === undefined) throw new SallyError("NOT_FOUND", "The admin API has no such path and method.");
+      const { route, id } = found;
+      if (route.needs === "admin") await checkToken(exchange, options.guard);
+      if (route.method !== "GET") checkIntent(exchange);
+      return route.run(options, exchange, id);
+    },
+    options.log,
+    ["STORE_FAILED"],
+  ); // whoever gets this far may know what is wrong with the disk
 }
 
 function findRoute(method: string, path: string): { readonly route: Route; readonly id: string } | undefined {

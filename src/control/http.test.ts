@@ -75,6 +75,14 @@ describe("replies", () => {
     }, silentLogger);
     expect(await fakeCall(broken, {})).toMatchObject({ status: 500, code: "STORE_FAILED" });
     expect((await fakeCall(broken, {})).text).not.toContain("secret.db");
+    const full = withProblems(
+      async () => {
+        throw new SallyError("STORE_FAILED", "registry.sqlite cannot be used (disk is full)");
+      },
+      silentLogger,
+      ["STORE_FAILED"],
+    );
+    expect((await fakeCall(full, {})).text).toContain("disk is full");
   });
 
   test("to a refusal look as the edge's own do, for programs and for people", async () => {

@@ -3,7 +3,7 @@
 import type { z } from "zod";
 import { ByteQueue } from "../core/byte-queue.ts";
 import { utf8Decode, utf8Encode } from "../core/bytes.ts";
-import { SallyError, toSallyError } from "../core/errors.ts";
+import { type ErrorCode, SallyError, toSallyError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
 import { type Body, bytesBody } from "../http/body.ts";
@@ -57,8 +57,8 @@ function problemReply(error: SallyError, { id, request }: Exchange): Reply {
   return reply;
 }
 
-/** Turns what a handler throws into a problem; only bugs are logged, and not shown. */
-export function withProblems(handler: Handler, log: Logger): Handler {
+/** Turns what a handler throws into a problem; trouble of our own is logged, and not shown but for the codes in `told`. */
+export function withProblems(handler: Handler, log: Logger, told: readonly ErrorCode[] = []): Handler {
   return async (exchange) => {
     try {
       return await handler(exchange);
@@ -66,7 +66,7 @@ export function withProblems(handler: Handler, log: Logger): Handler {
       const error = toSallyError(thrown);
       if (error.row.status < 500) return problemReply(error, exchange);
       log.error("the control API failed", { id: exchange.id, error: String(thrown) });
-      return problemReply(new SallyError(error.code), exchange);
+      return problemReply(told.includes(error.code) ? error : new SallyError(error.code), exchange);
     }
   };
 }
