@@ -8,7 +8,7 @@ import { systemClock, type Clock } from "../core/clock.ts";
 import { SallyError, toSallyError, type ErrorCode } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import { openRaw, type ConnectedSocket } from "./open-raw.ts";
-import { knownAddresses, resolveHost } from "./resolve-host.ts";
+import { findAddresses, knownAddresses } from "./resolve-host.ts";
 import { staggered } from "./staggered.ts";
 import type { TlsClientOptions } from "./tls-options.ts";
 
@@ -45,7 +45,7 @@ interface Attempts {
 }
 
 async function connectToAny({ host, port }: Address, { signal, clock, open }: Attempts): Promise<ConnectedSocket> {
-  const addresses = knownAddresses(host) ?? (await resolve(host));
+  const addresses = knownAddresses(host) ?? (await findAddresses(host));
   if (addresses.length === 1) return open({ host: addresses[0]!, port }, signal);
   try {
     return await staggered({
@@ -59,16 +59,6 @@ async function connectToAny({ host, port }: Address, { signal, clock, open }: At
     if (!(error instanceof AggregateError)) throw error;
     throw mostTelling(error.errors as readonly unknown[], formatAddress({ host, port }));
   }
-}
-
-async function resolve(host: string): Promise<readonly string[]> {
-  try {
-    const addresses = await resolveHost(host);
-    if (addresses.length > 0) return addresses;
-  } catch (cause) {
-    throw new SallyError("CONNECT_FAILED", `the name ${host} was not found: check it and the network`, { cause });
-  }
-  throw new SallyError("CONNECT_FAILED", `the name ${host} has no address`);
 }
 
 /** A refused certificate says more than a refused connection on the other family. */

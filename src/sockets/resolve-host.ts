@@ -2,6 +2,7 @@
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
+import { SallyError } from "../core/errors.ts";
 
 /** Addresses to try in order, families alternating (RFC 8305 §4). Rejects with the resolver's error. */
 export async function resolveHost(host: string): Promise<readonly string[]> {
@@ -9,6 +10,17 @@ export async function resolveHost(host: string): Promise<readonly string[]> {
   if (known !== undefined) return known;
   const found = await lookup(host, { all: true, order: "verbatim" });
   return alternate(found);
+}
+
+/** As `resolveHost`, for who is to connect there. @throws SallyError CONNECT_FAILED, saying what is wrong with the name */
+export async function findAddresses(host: string): Promise<readonly string[]> {
+  try {
+    const addresses = await resolveHost(host);
+    if (addresses.length > 0) return addresses;
+  } catch (cause) {
+    throw new SallyError("CONNECT_FAILED", `the name ${host} was not found: check it and the network`, { cause });
+  }
+  throw new SallyError("CONNECT_FAILED", `the name ${host} has no address`);
 }
 
 /** Literals and localhost need no resolver; localhost may be listened on by either family only (RFC 6761 §6.3). */

@@ -175,6 +175,34 @@ test("a node of another authority is refused with CA_MISMATCH", async () => {
   expect(world.sessions).toHaveLength(0);
 });
 
+test("the addresses of a name are tried one after the other, and only so many", async () => {
+  await using world = await quicWorld();
+  const { port } = world.listener.address;
+  const heard = new Set<string>();
+  const silent = await Promise.all(
+    Array.from({ length: limits.quicAddressesMax }, async (_, n) => {
+      const hostname = `127.0.0.${11 + n}`;
+      const socket = await Bun.udpSocket({ hostname, port, socket: { data: () => void heard.add(hostname) } });
+      return { hostname, [Symbol.dispose]: () => socket.close() };
+    }),
+  );
+  using sockets = new DisposableStack();
+  for (const socket of silent) sockets.use(socket);
+  const addresses = [...silent.map(({ hostname }) => hostname), "127.0.0.1"];
+  const connectorTo = (found: readonly string[], connectMs: number) =>
+    world.connectorWith({ address: { host: "node.test", port }, findAddresses: async () => found, connectMs });
+
+  const startMs = performance.now();
+  const last = connectorTo(addresses.slice(1), 20_000);
+  expect((await world.pair(last)).agent.peerCertificate).toBeDefined();
+  expect(performance.now() - startMs).toBeGreaterThan((limits.quicAddressesMax - 1) * limits.nextAddressAfterMs - 50);
+  expect([...heard]).toEqual(addresses.slice(1, -1));
+
+  const tooMany = connectorTo(addresses, (limits.quicAddressesMax + 2) * limits.nextAddressAfterMs);
+  expect(await codeOf(tooMany.connect(never))).toBe("CONNECT_TIMEOUT"); // the node is behind the last that is tried
+  expect(heard.size).toBe(limits.quicAddressesMax);
+});
+
 test("an agent's certificate does not serve as a node's", async () => {
   await using world = await quicWorld();
   const agent = { ...(await world.authority.issue({ role: "agent" })), caPem: world.agentTls.caPem };

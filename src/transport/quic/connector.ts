@@ -3,8 +3,6 @@
  * socket per family that all connections of the process share, and the session tickets that save a round trip.
  */
 
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
 import { reasonOf } from "./close-codes.ts";
 import { DialledCarrier, type QuicSessionHandle } from "./dialled-carrier.ts";
 import { ignoreIcmpErrors } from "./icmp-errors.ts";
@@ -17,6 +15,7 @@ import type { Clock } from "../../core/clock.ts";
 import { SallyError, toSallyError } from "../../core/errors.ts";
 import { limits } from "../../core/limits.ts";
 import type { Connector, Session } from "../../ports/session.ts";
+import { findAddresses } from "../../sockets/resolve-host.ts";
 import type { QuicEndpoint, QuicSession } from "node:quic";
 
 /** The UDP sockets of one process: every connection of a family shares one. Whoever creates it closes it. */
@@ -66,6 +65,8 @@ export interface QuicConnectOptions {
   /** Default limits.connectMs. */
   readonly connectMs?: number;
   readonly unreadMaxBytes?: number;
+  /** What a name stands for now, best first. Default: as the system's resolver says, families alternating. */
+  readonly findAddresses?: (host: string) => Promise<readonly string[]>;
 }
 
 type Greet = (session: Session) => void;
@@ -103,13 +104,14 @@ class Dialler {
 
   async connect(signal: AbortSignal, greet: Greet | undefined): Promise<QuicSessionHandle> {
     signal.throwIfAborted();
-    const { address, clock, connectMs = limits.connectMs } = this.#options;
+    const { address, clock, connectMs = limits.connectMs, findAddresses: find = findAddresses } = this.#options;
     const attempt = new AbortController();
     const onAbort = (): void => attempt.abort(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
     const timer = clock.after(connectMs, () => attempt.abort(this.#timeout()));
     try {
-      const targets = await untilAborted(resolve(address), attempt.signal);
+      const found = await untilAborted(find(address.host), attempt.signal);
+      const targets = found.slice(0, limits.quicAddressesMax).map((host) => ({ host, port: address.port }));
       const known = this.#ticket?.host;
       targets.sort((a, b) => Number(b.host === known) - Number(a.host === known));
       return await this.#race(targets, greet, attempt.signal);
@@ -255,24 +257,6 @@ class Dialler {
       throw reasonOf(error, "CONNECT_FAILED");
     }
   }
-}
-
-/** Fresh addresses, the families alternating as RFC 8305 asks. */
-async function resolve({ host, port }: Address): Promise<Address[]> {
-  if (isIP(host) !== 0) return [{ host, port }];
-  try {
-    const found = await lookup(host, { all: true });
-    const v6 = found.filter(({ family }) => family === 6);
-    const v4 = found.filter(({ family }) => family === 4);
-    const mixed: Address[] = [];
-    for (let i = 0; i < Math.max(v6.length, v4.length); i++) {
-      for (const entry of [v4[i], v6[i]]) if (entry !== undefined) mixed.push({ host: entry.address, port });
-    }
-    if (mixed.length > 0) return mixed.slice(0, limits.quicAddressesMax);
-  } catch (error) {
-    throw new SallyError("CONNECT_FAILED", `The name ${host} could not be resolved.`, { cause: error });
-  }
-  throw new SallyError("CONNECT_FAILED", `The name ${host} has no address.`);
 }
 
 function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
