@@ -403,6 +403,7 @@ describe("a link that answers nothing", () => {
   test("is replaced before it is given up, over whatever works, and finishes what it can", async () => {
     const { links, named, advance, node } = await started();
     node.linkOptions = { transport: "websocket" };
+    links[0]!.isInDoubt = true;
     links[0]!.options!.onDoubt!(links[0]!);
     await settle(50);
     expect(links.map(({ transport }) => transport)).toEqual(["memory", "websocket"]);
@@ -412,6 +413,38 @@ describe("a link that answers nothing", () => {
     await advance(5_100);
     expect(links[0]!.isDraining).toBe(true);
     expect(links).toHaveLength(2);
+  });
+
+  test("has another tried again and again while it stays silent, each try for a second", async () => {
+    const { links, advance, connector, clock } = await started();
+    const begunMs: number[] = [];
+    let isCut = true;
+    const { connect } = connector;
+    connector.connect = (signal) => {
+      begunMs.push(clock.nowMs());
+      if (!isCut) return connect(signal);
+      return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    };
+    links[0]!.isInDoubt = true;
+    links[0]!.options!.onDoubt!(links[0]!);
+    await advance(2 * (limits.doubtTryMs + limits.reconnectBackoffMinMs) + 100);
+    expect(begunMs.map((atMs) => atMs - begunMs[0]!)).toEqual([0, 1_200, 2_400]);
+    isCut = false;
+    await advance(limits.doubtTryMs + limits.reconnectBackoffMinMs);
+    expect(links).toHaveLength(2);
+    expect([links[0]!.isBorne, links[0]!.isClosed]).toEqual([true, false]);
+  });
+
+  test("is heard again: nothing else is tried", async () => {
+    const { links, advance, node } = await started();
+    node.connectError = new SallyError("CONNECT_FAILED");
+    links[0]!.isInDoubt = true;
+    links[0]!.options!.onDoubt!(links[0]!);
+    await advance(100);
+    links[0]!.isInDoubt = false;
+    node.connectError = undefined;
+    await advance(5_000);
+    expect(links).toHaveLength(1);
   });
 
   test("stays when nothing else works either", async () => {

@@ -65,7 +65,6 @@ export class LinkKeeper {
   #lossError: SallyError | undefined;
   #nodeIndex = 0;
   #wantsNew = false;
-  #isInDoubt = false;
   #hurryUntilMs = 0;
   /** Ends the return to QUIC that is being tried. */
   #interrupt = new AbortController();
@@ -127,7 +126,7 @@ export class LinkKeeper {
   /** The link answers nothing: another is tried before it is given up, since UDP may be blocked or the network another. */
   doubt(link: Link): void {
     if (this.#current?.link !== link) return;
-    this.#isInDoubt = true;
+    this.#interrupt.abort(new SallyError("CANCELLED"));
     this.#wakeup.wake();
   }
 
@@ -204,9 +203,9 @@ export class LinkKeeper {
   #takeOver(live: Live): void {
     const old = this.#current?.link;
     this.#current = live;
-    this.#isInDoubt = false;
     this.#options.onUp(live.link, live.node);
     if (old === undefined || old.isClosed) return;
+    old.bear();
     // The node drains it as soon as it saw the claim; streams that it opened just before are still on their way.
     const timer = this.#options.clock.after(this.#options.limits.linkRetireMs, () => old.drain());
     this.#retiring.set(old, timer);
@@ -216,13 +215,12 @@ export class LinkKeeper {
   async #upkeep(first: Live, signal: AbortSignal): Promise<void> {
     let live = first;
     for (;;) {
-      const quic = live.link.transport === "websocket" ? live.node.quicConnector : undefined;
-      const delayMs = quic === undefined ? Infinity : this.#options.limits.quicReturnEveryMs * this.#quicPatience;
-      const how = await this.#wakeup.wait(delayMs, signal);
+      const wasInDoubt = live.link.isInDoubt;
+      const how = await this.#wakeup.wait(this.#restMs(live), signal);
       if (signal.aborted || this.#wantsNew || live.link.isClosed) return;
-      const isInDoubt = this.#isInDoubt;
-      this.#isInDoubt = false;
-      const connector = isInDoubt ? live.node.connector : how === "woken" ? undefined : quic;
+      const isInDoubt = live.link.isInDoubt;
+      if (!isInDoubt && (wasInDoubt || how === "woken")) continue;
+      const connector = isInDoubt ? live.node.connector : live.node.quicConnector;
       if (connector === undefined) continue;
       const next = await this.#tryAnother(live, connector, signal);
       if (next === undefined) continue;
@@ -232,16 +230,33 @@ export class LinkKeeper {
     }
   }
 
-  /** Another link to the same node, while the present one lasts. */
+  /** Until another link is tried while this one is up. */
+  #restMs({ link, node }: Live): number {
+    const { limits } = this.#options;
+    if (link.isInDoubt) return limits.reconnectBackoffMinMs;
+    if (link.transport === "quic" || node.quicConnector === undefined) return Infinity;
+    return limits.quicReturnEveryMs * this.#quicPatience;
+  }
+
+  /**
+   * Another link to the same node, while the present one lasts. What was sent into a cut is sent again after pauses that
+   * double: while the present link is in doubt, no try lasts long, so that the next one asks soon after the cut.
+   */
   async #tryAnother(live: Live, connector: Connector, signal: AbortSignal): Promise<Live | undefined> {
-    this.#interrupt = new AbortController();
-    const attempt = AbortSignal.any([signal, live.lost.signal, this.#interrupt.signal]);
+    const { clock, limits } = this.#options;
+    const interrupt = (this.#interrupt = new AbortController());
+    const attempt = AbortSignal.any([signal, live.lost.signal, interrupt.signal]);
+    const patienceMs = Math.max(limits.doubtTryMs, 8 * (live.link.rttMs ?? 0));
+    const giveUp = (): void => interrupt.abort(new SallyError("CONNECT_TIMEOUT"));
+    const timer = live.link.isInDoubt ? clock.after(patienceMs, giveUp) : undefined;
     try {
       return await this.#establish(live.node, connector, attempt);
     } catch (thrown) {
       if (thrown instanceof GiveUp) throw thrown.reason;
       this.#options.log.debug("another link could not be had yet", { reason: String(thrown) });
       return undefined;
+    } finally {
+      timer?.cancel();
     }
   }
 }

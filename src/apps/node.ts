@@ -314,6 +314,8 @@ class Node implements RunningNode {
         });
       case "link-draining":
         return this.#edge.retireLink(event.link.id);
+      case "link-silent":
+        return this.#edge.forsakeLink(event.link.id);
       case "link-down":
         this.#edge.retireLink(event.link.id);
         return log.info("link down", { link: event.link.id, code: event.error?.code });

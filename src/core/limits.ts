@@ -38,6 +38,8 @@ export const limits = {
   linkDeadAfterMs: 6_000,
   /** A link that is said to be gone has so long to show that it is not. */
   suspectDeadAfterMs: 2_000,
+  /** The older link of an agent that has linked anew: QUIC and TCP may take as long again as a cut did to notice its end. */
+  retiredDeadAfterMs: 9_000,
   /** A PING that has waited so long, and for several round trips, puts the link in doubt. */
   doubtAfterMs: 1_000,
   /** Indexes of lanes this far behind the newest count as used: no more of them are remembered. */
@@ -60,6 +62,8 @@ export const limits = {
   hurryAfterGraceMs: 10_000,
   /** Streams for a link that was taken over are accepted for so long. */
   linkRetireMs: 5_000,
+  /** While a link is in doubt, each try to have another is given so long, or eight round trips. */
+  doubtTryMs: 1_000,
   /** A QUIC link that died early makes the next return wait twice as long, up to so many times. */
   quicPatienceMax: 32,
   pendingHandshakes: 1_000,

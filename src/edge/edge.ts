@@ -36,6 +36,8 @@ export interface Edge {
   readonly handler: Handler;
   /** Nothing new goes over this link: it drains, or lost the right to serve. */
   retireLink(linkId: string): void;
+  /** The link answers nothing, and its agent has another: safe requests that wait for a reply are sent again there. */
+  forsakeLink(linkId: string): void;
   /** A link lost its claim on the tunnel. */
   retireTunnel(name: string): void;
   /** Idle streams close now; running requests finish. */
@@ -70,6 +72,7 @@ export function createEdge(options: EdgeOptions): Edge {
       }
     },
     retireLink: (linkId) => client.retireLink(linkId),
+    forsakeLink: (linkId) => client.forsakeLink(linkId),
     retireTunnel: (name) => client.retireTunnel(name),
     close() {
       log.debug("the edge closes");

@@ -41,6 +41,8 @@ export interface ClaimsOptions {
   readonly onReplaced: (membership: Membership) => void;
   /** The link lost its last name: it finishes what runs. */
   readonly onDraining: (state: LinkState) => void;
+  /** A link that answers nothing was superseded. */
+  readonly onSilent: (state: LinkState) => void;
 }
 
 type ClaimMessage = Extract<ControlMessage, { readonly type: "claim" }>;
@@ -57,7 +59,7 @@ export async function answerClaim(
 ): Promise<void> {
   const { tunnelsPerLink } = options.limits;
   const results: ClaimResult[] = [];
-  const gaveWay: Membership[] = [];
+  const gaveWay: GaveWay = { replaced: [], superseded: [] };
   const claimed = new Set<string>();
   const considered = Math.min(tunnels.length, tunnelsPerLink);
   for (let at = 0; at < considered; at += namesPerTurn) {
@@ -96,10 +98,15 @@ async function decide(
   }
 }
 
+interface GaveWay {
+  readonly replaced: Membership[];
+  readonly superseded: Membership[];
+}
+
 function place(
   options: ClaimsOptions,
   state: LinkState,
-  { request, name, gaveWay }: { request: TunnelRequest; name: string; gaveWay: Membership[] },
+  { request, name, gaveWay }: { request: TunnelRequest; name: string; gaveWay: GaveWay },
 ): ClaimResult {
   if (!options.isAccepting(state)) {
     return refusal(name, { ok: false, code: "DRAINING", message: "The node is shutting down." });
@@ -113,7 +120,8 @@ function place(
       originLabel,
       isShared: shared,
     });
-    gaveWay.push(...replaced, ...superseded);
+    gaveWay.replaced.push(...replaced);
+    gaveWay.superseded.push(...superseded);
     tellReplaced(options, replaced);
     const membership = state.memberships.get(name);
     if (membership !== undefined) options.onClaimed(membership);
@@ -132,16 +140,22 @@ function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): 
 }
 
 /**
- * Links that lost their last name get no new streams, finish what runs, and close. Most often the agent came back because
- * the old link is dead: whoever waits for it should not wait longer than necessary.
+ * Links that lost their last name get no new streams, finish what runs, and close. A process that was replaced is most
+ * often dead: whoever waits for it should not wait longer than necessary. One that came back itself is not, and what it
+ * was asked over the older link may yet be answered.
  */
-function letGo(options: ClaimsOptions, gaveWay: readonly Membership[]): void {
-  for (const { state } of gaveWay) {
-    state.link.suspect();
+function letGo(options: ClaimsOptions, { replaced, superseded }: GaveWay): void {
+  for (const { state } of replaced) state.link.suspect();
+  for (const { state } of superseded) {
+    state.isSuperseded = true;
+    state.link.bear();
+  }
+  for (const { state } of [...replaced, ...superseded]) {
     if (state.memberships.size > 0 || state.isDraining) continue;
     state.isDraining = true;
     state.link.drain();
     options.onDraining(state);
+    if (state.isSuperseded && state.link.isInDoubt) options.onSilent(state);
   }
 }
 

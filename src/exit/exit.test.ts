@@ -256,11 +256,28 @@ describe("claims", () => {
     const next = await linkUp();
     await claim(next, ["demo"]);
     expect(old.isDraining).toBe(true);
-    expect(old.isSuspected).toBe(true);
+    expect([old.isBorne, old.isSuspected]).toEqual([true, false]); // its process lives
     expect(old.isClosed).toBe(false);
     expect(old.sentOf("replaced")).toEqual([]);
     expect(events.filter(({ event }) => event === "link-draining")).toMatchObject([{ link: { id: old.id } }]);
     expect(exit.dialer.dial(dial).linkId).toBe(next.id);
+  });
+
+  test("a link that answers nothing is told of once its process has come back on another, not before", async () => {
+    const { events, linkUp } = setUp();
+    const silent = (): unknown[] => events.filter(({ event }) => event === "link-silent");
+    const first = await linkUp();
+    await claim(first, ["demo"]);
+    first.options!.onDoubt!(first);
+    first.isInDoubt = true;
+    expect(silent()).toEqual([]);
+    const second = await linkUp();
+    await claim(second, ["demo"]);
+    expect(silent()).toMatchObject([{ link: { id: first.id } }]);
+    await claim(await linkUp(), ["demo"]);
+    expect(silent()).toHaveLength(1);
+    second.options!.onDoubt!(second);
+    expect(silent()).toMatchObject([{ link: { id: first.id } }, { link: { id: second.id } }]);
   });
 
   test("a newer process of the slot replaces the older, which is told", async () => {

@@ -112,6 +112,7 @@ class ExitNode implements Exit {
         onRefused: (state, refused) => this.#emit({ event: "refused", refused, link: this.#info(state) }),
         onReplaced: ({ name, state }) => this.#emit({ event: "replaced", name, link: this.#info(state) }),
         onDraining: (state) => this.#emit({ event: "link-draining", link: this.#info(state) }),
+        onSilent: (state) => this.#emit({ event: "link-silent", link: this.#info(state) }),
       },
       probe: options.probe,
       onReleased: (state, name) => this.#emit({ event: "released", name, link: this.#info(state) }),
@@ -203,6 +204,7 @@ class ExitNode implements Exit {
         this.#requests.charge(link, requestCost.stream);
       },
       onMessage: (message, link) => this.#onMessage(message, link),
+      onDoubt: (link) => this.#onDoubt(link),
       onDrain: (link) => this.#onDrain(link),
       onClose: (error, link) => this.#onClose(error, link),
       ...(schedule === undefined ? {} : { schedule }),
@@ -221,6 +223,7 @@ class ExitNode implements Exit {
       connectedMs: this.#options.clock.nowMs(),
       headroom: 1,
       isDraining: false,
+      isSuperseded: false,
       memberships: new Map(),
     };
     this.#links.set(link, state);
@@ -231,6 +234,11 @@ class ExitNode implements Exit {
       link.drain();
     }
     return state;
+  }
+
+  #onDoubt(link: Link): void {
+    const state = this.#links.get(link);
+    if (state?.isSuperseded === true) this.#emit({ event: "link-silent", link: this.#info(state) });
   }
 
   #onDrain(link: Link): void {

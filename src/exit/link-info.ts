@@ -29,6 +29,8 @@ export type ExitEvent =
   | { readonly event: "link-up"; readonly link: LinkInfo }
   /** It finishes what runs and takes nothing new: idle streams on it only keep it waiting. */
   | { readonly event: "link-draining"; readonly link: LinkInfo }
+  /** It answers nothing, and its agent has a newer link: what can be asked twice is better asked there. */
+  | { readonly event: "link-silent"; readonly link: LinkInfo }
   | { readonly event: "link-down"; readonly link: LinkInfo; readonly error: SallyError | undefined }
   | { readonly event: "handshake-failed"; readonly remote: Address; readonly error: SallyError }
   | { readonly event: "claimed" | "replaced" | "released"; readonly name: string; readonly link: LinkInfo }

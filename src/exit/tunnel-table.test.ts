@@ -11,7 +11,15 @@ const request: Omit<PlaceRequest, "name"> = {
 };
 
 function stateOf(link: StubLink, sequence = 1): LinkState {
-  return { link, sequence, connectedMs: 0, headroom: 1, isDraining: false, memberships: new Map() };
+  return {
+    link,
+    sequence,
+    connectedMs: 0,
+    headroom: 1,
+    isDraining: false,
+    isSuperseded: false,
+    memberships: new Map(),
+  };
 }
 
 test("names without an agent are remembered, but not without bound", () => {

@@ -35,6 +35,8 @@ export interface LinkState {
   headroom: number;
   /** It gets no new streams: it gave way, said GOAWAY, or is being closed. */
   isDraining: boolean;
+  /** The same process serves a name of this link over a newer one. */
+  isSuperseded: boolean;
   readonly memberships: Map<string, Membership>;
 }
 

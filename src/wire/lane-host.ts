@@ -25,6 +25,8 @@ export interface LaneHost {
   onStreamDone(stream: WireStream): void;
   /** The peer reset a stream that it had opened itself. */
   onPeerReset(): void;
+  onPeerPing(lane: Lane): void;
+  /** Milliseconds since the PING that a PONG answers; nonsense if the peer makes it up. */
   onRoundTrip(rttMs: number): void;
   /** HANDSHAKE, GOAWAY, CONTROL, CONTROL_ACK. */
   onLinkFrame(lane: Lane, frame: Frame): void;

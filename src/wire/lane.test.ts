@@ -302,6 +302,28 @@ describe("liveness", () => {
     pair.agent.close();
   });
 
+  test("two sides that both wonder whether they are heard do not ask each other without end", async () => {
+    const clock = new FakeClock();
+    const pair = await linkPair({ agent: { clock }, node: { clock } });
+    await settle();
+    const lanes = [pair.agentSession.lanes[0]!, pair.nodeSession.lanes[0]!];
+    for (const lane of lanes) lane.isHeld = true;
+    for (let i = 0; i < 45; i++) {
+      clock.advance(100);
+      await settle(1);
+    }
+    let writes = 0;
+    for (const lane of lanes) {
+      const write = lane.write.bind(lane);
+      lane.write = (chunk) => (writes++, write(chunk));
+      lane.isHeld = false; // two PINGs come at once on each side
+    }
+    await settle(50);
+    expect(writes).toBeGreaterThan(0);
+    expect(writes).toBeLessThan(10);
+    pair.agent.close();
+  });
+
   test("a link keeps one timer, whatever its lanes, and none once it is closed", async () => {
     const [agentClock, nodeClock] = [new FakeClock(), new FakeClock()];
     const pair = await linkPair({ lanes: 8, agent: { clock: agentClock }, node: { clock: nodeClock } });

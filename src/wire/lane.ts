@@ -254,6 +254,7 @@ export class Lane {
       case frameType.reset:
         return this.#onStreamFrame(frame);
       case frameType.ping:
+        this.host.onPeerPing(this);
         return this.sender.pong(payloadOf(frame, pingBytes).slice());
       case frameType.pong:
         return this.#onPong(readUint64(payloadOf(frame, pingBytes), 0));
@@ -345,8 +346,7 @@ export class Lane {
   }
 
   #onPong(stampMicros: number): void {
-    const rttMs = this.host.clock.nowMs() - stampMicros / 1_000;
-    if (rttMs >= 0 && rttMs < this.host.limits.linkDeadAfterMs) this.host.onRoundTrip(rttMs);
+    this.host.onRoundTrip(this.host.clock.nowMs() - stampMicros / 1_000);
   }
 
   #wasOpened(id: number): boolean {

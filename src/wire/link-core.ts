@@ -118,6 +118,10 @@ export class LinkCore implements Link, LaneHost {
     return this.#liveness.rttMs;
   }
 
+  get isInDoubt(): boolean {
+    return this.#liveness.isInDoubt;
+  }
+
   get streamCount(): number {
     return this.#ownStreams + this.#admission.count;
   }
@@ -233,6 +237,10 @@ export class LinkCore implements Link, LaneHost {
     this.#liveness.suspect();
   }
 
+  bear(): void {
+    this.#liveness.bear();
+  }
+
   close(error?: SallyError): void {
     this.#end(error, "graceful");
   }
@@ -259,6 +267,10 @@ export class LinkCore implements Link, LaneHost {
 
   onPeerReset(): void {
     this.#admission.onReset();
+  }
+
+  onPeerPing(lane: Lane): void {
+    this.#liveness.onPeerPing(lane);
   }
 
   onRoundTrip(rttMs: number): void {

@@ -66,6 +66,8 @@ export interface Link {
   readonly remote: Address;
   /** Smoothed; undefined until the first PONG. */
   readonly rttMs: number | undefined;
+  /** The peer has not answered a PING for a while. */
+  readonly isInDoubt: boolean;
   readonly streamCount: number;
   readonly laneCount: number;
   /** True after `drain` here or GOAWAY from the peer: `open` throws. */
@@ -84,8 +86,10 @@ export interface Link {
   send(message: ControlMessage): void;
   /** Opens nothing new, refuses what the peer opens, and closes when the last stream is done. */
   drain(): void;
-  /** The peer has come back elsewhere: it is asked whether this link still lives, which ends within two seconds if not. */
+  /** The peer may have died: it is asked whether this link still lives, which ends within two seconds if not. */
   suspect(): void;
+  /** The peer lives and has another link: this one is asked for a sign of life, and given longer than usual to answer. */
+  bear(): void;
   /** Ends the link at once: the peer is told the code, streams close with the error (LINK_LOST without one). */
   close(error?: SallyError): void;
 }

@@ -42,14 +42,16 @@ function setUp(laneCount: number) {
   return { clock, lanes, dead, doubtedMs, liveness };
 }
 
-test("a link is asked for a sign of life after two seconds of silence, not before, and once", () => {
+test("a link is asked for a sign of life after two seconds of silence, not before, and again each second", () => {
   const { clock, lanes, dead } = setUp(2);
   clock.advance(limits.pingAfterMs - 1);
   expect(lanes.map(({ pings }) => pings)).toEqual([0, 0]);
   clock.advance(1);
   expect(lanes.map(({ pings }) => pings)).toEqual([1, 0]);
-  clock.advance(limits.linkDeadAfterMs - limits.pingAfterMs - 1);
-  expect(lanes.map(({ pings }) => pings)).toEqual([1, 0]);
+  clock.advance(limits.doubtAfterMs);
+  expect(lanes.map(({ pings }) => pings)).toEqual([2, 0]);
+  clock.advance(limits.linkDeadAfterMs - limits.pingAfterMs - limits.doubtAfterMs - 1);
+  expect(lanes.map(({ pings }) => pings)).toEqual([4, 0]);
   expect(dead).toEqual([]);
   clock.advance(1);
   expect(dead).toEqual(["link"]);
@@ -85,6 +87,62 @@ test("a PING without an answer puts the link in doubt after a second, or after s
   slow.liveness.onRoundTrip(500);
   slow.clock.advance(5_000);
   expect(slow.doubtedMs).toEqual([limits.pingAfterMs + 2_000]);
+});
+
+test("a link whose peer lives elsewhere is asked at once, and dies later than others", () => {
+  const { clock, lanes, dead, doubtedMs, liveness } = setUp(2);
+  lanes[1]!.awaitsPeer = true;
+  clock.advance(100);
+  liveness.bear();
+  liveness.bear();
+  expect(lanes[0]!.pings).toBe(1);
+  clock.advance(limits.doubtAfterMs);
+  expect(doubtedMs).toEqual([100 + limits.doubtAfterMs]);
+  expect(liveness.isInDoubt).toBe(true);
+  clock.advance(limits.retiredDeadAfterMs - limits.doubtAfterMs - 101);
+  expect(dead).toEqual([]);
+  clock.advance(1);
+  expect(dead).toEqual(["link"]);
+});
+
+test("a peer that says PING again is not hearing us: without a PONG the link is in doubt, although it is heard", () => {
+  const { clock, lanes, doubtedMs, liveness } = setUp(1);
+  const [lane] = lanes as [FakeLane];
+  const pass = (ms: number): void => {
+    for (let passedMs = 0; passedMs < ms; passedMs += 100) {
+      clock.advance(100);
+      lane.hear(clock.nowMs());
+    }
+  };
+  liveness.onPeerPing(lane);
+  pass(limits.pingAfterMs);
+  liveness.onPeerPing(lane); // as it does on a quiet link
+  pass(limits.pingAfterMs - 100);
+  expect(lane.pings).toBe(0);
+  clock.advance(100);
+  for (const isAnswered of [true, false]) {
+    liveness.onPeerPing(lane);
+    pass(limits.doubtAfterMs);
+    liveness.onPeerPing(lane);
+    liveness.onPeerPing(lane);
+    if (isAnswered) liveness.onRoundTrip(20);
+    pass(limits.doubtAfterMs + 500);
+    expect([lane.pings, liveness.isInDoubt]).toEqual([isAnswered ? 1 : 2, !isAnswered]);
+  }
+  expect(doubtedMs).toHaveLength(1);
+  liveness.onRoundTrip(-1); // whatever it says, it answers
+  pass(500);
+  expect(liveness.isInDoubt).toBe(false);
+  expect(liveness.rttMs).toBe(20);
+});
+
+test("doubt ends when the link is heard", () => {
+  const { clock, lanes, liveness } = setUp(1);
+  clock.advance(limits.pingAfterMs + limits.doubtAfterMs);
+  expect(liveness.isInDoubt).toBe(true);
+  lanes[0]!.hear(clock.nowMs());
+  clock.advance(500);
+  expect(liveness.isInDoubt).toBe(false);
 });
 
 test("a link that is suspected is dead two seconds later, unless it is heard", () => {

@@ -1,6 +1,8 @@
 /**
  * Notices that a link, or one of its lanes, is dead. Only complete frames count as signs of life, so a peer that
- * dribbles bytes is dead too. One timer per link; an idle link costs one PING every two seconds.
+ * dribbles bytes is dead too. A link may also be dead in one direction only: a PING that stays without an answer is said
+ * again, which tells a peer whose answers are lost that it is not heard. One timer per link; an idle link costs one PING
+ * every two seconds.
  */
 
 import type { Clock, Timer } from "../core/clock.ts";
@@ -41,13 +43,23 @@ export class Liveness {
   #timer: Timer | undefined;
   #measuredMs: number;
   #suspectedMs: number | undefined;
-  #isInDoubt = false;
+  /** No sign of life for so long is death. */
+  #deadAfterMs: number;
+  /** When a silent link was last asked. */
+  #askedMs = Number.NEGATIVE_INFINITY;
+  #peerAsked: { readonly lane: WatchedLane; readonly atMs: number } | undefined;
+  /** Since when a PONG is awaited because the peer seemed not to hear us. */
+  #unheardMs: number | undefined;
+  /** When that was last asked. */
+  #wonderedMs = Number.NEGATIVE_INFINITY;
+  isInDoubt = false;
   /** Smoothed round trip. */
   rttMs: number | undefined;
 
   constructor(options: LivenessOptions) {
     this.#options = options;
     this.#measuredMs = Number.NEGATIVE_INFINITY;
+    this.#deadAfterMs = options.limits.linkDeadAfterMs;
   }
 
   start(): void {
@@ -69,8 +81,33 @@ export class Liveness {
     this.#tick();
   }
 
-  /** RFC 6298's smoothing. */
+  /** The peer is known to live: asks at once whether this way is open, and gives it longer than usual to open again. */
+  bear(): void {
+    if (this.#timer === undefined) return;
+    this.#timer.cancel();
+    this.#deadAfterMs = Math.max(this.#deadAfterMs, this.#options.limits.retiredDeadAfterMs);
+    const nowMs = this.#options.clock.nowMs();
+    const first = this.#options.lanes()[0];
+    if (first !== undefined && first.pingedMs === undefined) this.#ping(first, nowMs);
+    this.#tick();
+  }
+
+  /** The peer sent PING. It says so again only when it has heard nothing in between: is our way to it open? */
+  onPeerPing(lane: WatchedLane): void {
+    const atMs = this.#options.clock.nowMs();
+    const { pingAfterMs } = this.#options.limits;
+    const isAgain = this.#peerAsked?.lane === lane && atMs - this.#peerAsked.atMs < pingAfterMs;
+    this.#peerAsked = { lane, atMs };
+    // The peer may wonder about our PING in turn: both ask only now and then.
+    if (!isAgain || this.#unheardMs !== undefined || atMs - this.#wonderedMs < pingAfterMs) return;
+    this.#unheardMs = this.#wonderedMs = atMs;
+    lane.ping(atMs);
+  }
+
+  /** A PONG: the peer hears us. RFC 6298's smoothing. */
   onRoundTrip(sampleMs: number): void {
+    this.#unheardMs = undefined;
+    if (sampleMs < 0 || sampleMs >= this.#options.limits.linkDeadAfterMs) return;
     this.rttMs = this.rttMs === undefined ? sampleMs : this.rttMs * 0.875 + sampleMs * 0.125;
   }
 
@@ -87,7 +124,7 @@ export class Liveness {
       lane.nudge();
       this.#probe(lane, { nowMs, isFirst: at === 0, isLinkSilent: nowMs - heardMs >= limits.pingAfterMs });
       if (lane.pingedMs === undefined) continue;
-      const deadlineMs = Math.max(lane.heardMs + limits.linkDeadAfterMs, lane.pingedMs + limits.linkDeadAfterMs / 2);
+      const deadlineMs = Math.max(lane.heardMs + this.#deadAfterMs, lane.pingedMs + this.#deadAfterMs / 2);
       if (nowMs >= deadlineMs) dead.push(lane);
       else nextMs = Math.min(nextMs, deadlineMs);
     }
@@ -95,9 +132,9 @@ export class Liveness {
     if (nowMs < doubtMs) nextMs = Math.min(nextMs, doubtMs);
     this.#timer = clock.after(Math.max(1, nextMs - nowMs), () => this.#tick());
     for (const lane of dead) onLaneDead(lane);
-    const wasInDoubt = this.#isInDoubt;
-    this.#isInDoubt = nowMs >= doubtMs;
-    if (this.#isInDoubt && !wasInDoubt) onDoubt();
+    const wasInDoubt = this.isInDoubt;
+    this.isInDoubt = nowMs >= doubtMs;
+    if (this.isInDoubt && !wasInDoubt) onDoubt();
   }
 
   /** When the link is in doubt: counted from the first PING since anything was heard. */
@@ -106,25 +143,32 @@ export class Liveness {
     for (const { pingedMs } of this.#options.lanes()) {
       if (pingedMs !== undefined && pingedMs >= heardMs) askedMs = Math.min(askedMs, pingedMs);
     }
-    return askedMs + Math.max(this.#options.limits.doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
+    const sinceMs = Math.min(askedMs, this.#unheardMs ?? Number.POSITIVE_INFINITY);
+    return sinceMs + Math.max(this.#options.limits.doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
   }
 
   /** When the link is dead, unless it is heard. */
   #deadMs(heardMs: number): number {
     if (this.#suspectedMs !== undefined && heardMs > this.#suspectedMs) this.#suspectedMs = undefined;
-    const { linkDeadAfterMs, suspectDeadAfterMs } = this.#options.limits;
-    const deadMs = heardMs + linkDeadAfterMs;
-    return this.#suspectedMs === undefined ? deadMs : Math.min(deadMs, this.#suspectedMs + suspectDeadAfterMs);
+    const deadMs = heardMs + this.#deadAfterMs;
+    if (this.#suspectedMs === undefined) return deadMs;
+    return Math.min(deadMs, this.#suspectedMs + this.#options.limits.suspectDeadAfterMs);
   }
 
   /** Asks for a sign of life where one is missing: on the first lane for the link, on any other that is in use. */
   #probe(lane: WatchedLane, { nowMs, isFirst, isLinkSilent }: ProbeReason): void {
-    const isSilent = nowMs - lane.heardMs >= this.#options.limits.pingAfterMs;
+    const { pingAfterMs, doubtAfterMs } = this.#options.limits;
+    const isSilent = nowMs - lane.heardMs >= pingAfterMs;
     const isMissing = isSilent && (lane.awaitsPeer || (isFirst && isLinkSilent));
     const wantsSample = isFirst && nowMs - this.#measuredMs >= measureEveryMs;
-    if (!wantsSample && (!isMissing || lane.pingedMs !== undefined)) return;
+    const wantsAgain = isFirst && isLinkSilent && nowMs - this.#askedMs >= doubtAfterMs;
+    if (!wantsSample && !wantsAgain && (!isMissing || lane.pingedMs !== undefined)) return;
+    if (isFirst) this.#measuredMs = this.#askedMs = nowMs;
+    this.#ping(lane, nowMs);
+  }
+
+  #ping(lane: WatchedLane, nowMs: number): void {
     lane.pingedMs ??= nowMs;
-    if (isFirst) this.#measuredMs = nowMs;
     lane.ping(nowMs);
   }
 }

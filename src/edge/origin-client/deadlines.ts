@@ -15,9 +15,9 @@ export interface Watched {
   onDue(): void;
 }
 
-export class Deadlines {
+export class Deadlines<W extends Watched = Watched> {
   readonly #clock: Clock;
-  readonly #watched = new Set<Watched>();
+  readonly #watched = new Set<W>();
   #timer: Timer | undefined;
 
   constructor(clock: Clock) {
@@ -28,12 +28,16 @@ export class Deadlines {
     return this.#watched.size;
   }
 
-  watch(watched: Watched): void {
+  get watched(): Iterable<W> {
+    return this.#watched;
+  }
+
+  watch(watched: W): void {
     this.#watched.add(watched);
     this.#timer ??= this.#clock.after(deadlineTickMs, () => this.#tick());
   }
 
-  unwatch(watched: Watched): void {
+  unwatch(watched: W): void {
     this.#watched.delete(watched);
   }
 

@@ -97,6 +97,11 @@ export class OriginClient {
     this.#parts.pool.retireLink(linkId);
   }
 
+  /** The link answers nothing, and its agent has another: safe requests that wait for a reply are sent again there. */
+  forsakeLink(linkId: string): void {
+    this.#parts.pool.forsakeLink(linkId);
+  }
+
   /** A link lost its claim on the tunnel: idle streams of it close now, busy ones when their reply is complete. */
   retireTunnel(name: string): void {
     this.#parts.pool.retireTunnel(name);

@@ -176,6 +176,20 @@ export class OriginRequest implements StreamUser, SenderOwner {
     }
   }
 
+  moveOn(): boolean {
+    const { budgets, clock } = this.#parts;
+    if (!this.#isSafe || this.#wasRetried || this.#hasReply || !budgets.spend(this.#tunnel.name)) return false;
+    let stream: OriginStream;
+    try {
+      stream = this.#dial(this.#stream?.linkId);
+    } catch {
+      return false; // the reply may yet come
+    }
+    this.#wasRetried = true;
+    this.#use(stream, clock.nowMs());
+    return true;
+  }
+
   onFailed(error: SallyError): void {
     this.#stream = undefined;
     this.#end(error);
@@ -232,11 +246,14 @@ export class OriginRequest implements StreamUser, SenderOwner {
       this.#wasReplayed = true;
       return true;
     }
-    const { method } = this.#exchange.request;
-    const isSafe = this.#sender === undefined && (method === "GET" || method === "HEAD" || method === "OPTIONS");
-    if (!isSafe || this.#wasRetried || !(loss.wasReused || isLinkLoss(loss))) return false;
+    if (!this.#isSafe || this.#wasRetried || !(loss.wasReused || isLinkLoss(loss))) return false;
     this.#wasRetried = true;
     return true;
+  }
+
+  get #isSafe(): boolean {
+    const { method } = this.#exchange.request;
+    return this.#sender === undefined && (method === "GET" || method === "HEAD" || method === "OPTIONS");
   }
 
   #avoidedLink(loss: Loss): string | undefined {

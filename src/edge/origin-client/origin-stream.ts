@@ -45,6 +45,8 @@ export interface StreamUser {
   onDrain(): void;
   onDue(): void;
   onLost(loss: Loss): void;
+  /** Goes on elsewhere, if it may be asked twice and somebody else is there: true, and the stream is of no more use. */
+  moveOn(): boolean;
   /** What came is no reply, or not a whole one. If it was handed on, its body has failed already. */
   onFailed(error: SallyError): void;
   /** The stream serves this request no longer. */
@@ -145,6 +147,13 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
     this.#user = undefined;
     this.#drop(error);
     this.#reader.fail(error);
+  }
+
+  /** Nothing comes over its link, and another serves the tunnel. */
+  forsake(): void {
+    if (this.#state !== "busy" || this.#reader.hasBytes || this.#user?.moveOn() !== true) return;
+    this.#user = undefined;
+    this.#drop(new SallyError("CANCELLED"));
   }
 
   /** Closes a stream that idles. */

@@ -4,7 +4,7 @@ import { utf8Encode } from "../../core/bytes.ts";
 import { SallyError } from "../../core/errors.ts";
 import { limits } from "../../core/limits.ts";
 import { FakeConnection, FakeExchange, FedBody, readText } from "../fake-exchange.ts";
-import type { OriginSide } from "../fake-origin.ts";
+import type { OriginSide, SeenRequest } from "../fake-origin.ts";
 import { codeOf, demoTunnel, settle, TestRig } from "../test-rig.ts";
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -302,6 +302,63 @@ describe("a lost link", () => {
     rig.origin.last.lose();
     expect(await codeOf(readText(reply.body))).toBe("LINK_LOST");
     expect(rig.origin.dials.length).toBe(1);
+  });
+});
+
+describe("a link that answers nothing while another serves", () => {
+  function silentRig(): TestRig {
+    const answer = (request: SeenRequest): string => (request.head.method === "HEAD" ? ok.slice(0, -2) : ok);
+    const rig = new TestRig({ onRequest: (request, side) => void (side.number > 1 && side.say(answer(request))) });
+    rig.origin.links = ["link-1", "link-2"];
+    return rig;
+  }
+
+  test("loses its safe requests to the other, and the first stream is broken off", async () => {
+    for (const method of ["GET", "HEAD", "OPTIONS"]) {
+      const rig = silentRig();
+      const asked = rig.ask({ method });
+      await settle();
+      rig.client.forsakeLink("link-2");
+      await settle();
+      expect(rig.origin.dials).toHaveLength(1);
+      rig.client.forsakeLink("link-1");
+      rig.client.forsakeLink("link-1");
+      expect((await asked).text).toBe(method === "HEAD" ? "" : "ok");
+      expect(rig.origin.dials.map(({ avoidLink }) => avoidLink)).toEqual([undefined, "link-1"]);
+      await settle();
+      expect(rig.origin.streams[0]!.isGone).toBe(true);
+    }
+  });
+
+  test("keeps what may not be asked twice, or is being answered", async () => {
+    const post = silentRig();
+    const posted = post.ask({ method: "POST", body: utf8Encode("once") });
+    await settle();
+    post.client.forsakeLink("link-1");
+    await settle();
+    post.origin.streams[0]!.say(ok);
+    expect((await posted).text).toBe("ok");
+    const begun = silentRig();
+    const asked = begun.ask();
+    await settle();
+    begun.origin.streams[0]!.say("HTTP/1.1 200 OK\r\nContent-");
+    await settle();
+    begun.client.forsakeLink("link-1");
+    await settle();
+    begun.origin.streams[0]!.say("Length: 2\r\n\r\nok");
+    expect((await asked).text).toBe("ok");
+    expect([post.origin.dials.length, begun.origin.dials.length]).toEqual([1, 1]);
+  });
+
+  test("keeps what nobody else takes: its reply may yet come", async () => {
+    const rig = silentRig();
+    const asked = rig.ask();
+    await settle();
+    rig.origin.dialError = new SallyError("TUNNEL_OFFLINE");
+    rig.client.forsakeLink("link-1");
+    await settle();
+    rig.origin.streams[0]!.say(ok);
+    expect((await asked).text).toBe("ok");
   });
 });
 

@@ -15,7 +15,7 @@ import type { OriginStream, StreamKeeper } from "./origin-stream.ts";
 export interface StreamPoolOptions {
   readonly clock: Clock;
   readonly limits: Limits;
-  readonly deadlines: Deadlines;
+  readonly deadlines: Deadlines<OriginStream>;
   /** Which link is to carry the next request, where there are several. */
   readonly choose: (tunnel: string) => string | undefined;
 }
@@ -38,7 +38,7 @@ interface Wanted {
 export class StreamPool implements StreamKeeper {
   readonly #clock: Clock;
   readonly #limits: Limits;
-  readonly #deadlines: Deadlines;
+  readonly #deadlines: Deadlines<OriginStream>;
   readonly #choose: (tunnel: string) => string | undefined;
   readonly #idle = new Map<string, OriginStream[]>();
   readonly #pins = new Map<VisitorConnection, OriginStream[]>();
@@ -95,6 +95,11 @@ export class StreamPool implements StreamKeeper {
       }
     }
     this.#retire((stream) => stream.linkId === linkId);
+  }
+
+  /** What the link owes may be had from another. */
+  forsakeLink(linkId: string): void {
+    for (const stream of this.#deadlines.watched) if (stream.linkId === linkId) stream.forsake();
   }
 
   /** A link lost its claim on the tunnel: its idle streams go now. */

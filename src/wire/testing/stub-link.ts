@@ -31,7 +31,9 @@ export class StubLink implements Link {
   streamCount = 0;
   laneCount = 1;
   isDraining = false;
+  isInDoubt = false;
   isSuspected = false;
+  isBorne = false;
   isClosed = false;
   closeError: SallyError | undefined;
   /** What `open` throws next. */
@@ -81,6 +83,10 @@ export class StubLink implements Link {
 
   suspect(): void {
     this.isSuspected = true;
+  }
+
+  bear(): void {
+    this.isBorne = true;
   }
 
   close(error?: SallyError): void {
