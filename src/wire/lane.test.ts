@@ -292,6 +292,8 @@ describe("liveness", () => {
     await pass(10_000);
     expect(pair.agentSeen.doubts).toBe(0);
     for (let silences = 1; silences <= 2; silences++) {
+      pair.node.send({ type: "replaced", names: [] }); // the silence begins now
+      await settle();
       for (const lane of [first!, second!]) lane.isHeld = true;
       await pass(4_500); // two seconds until it asks, at most half a one late; one for the answer; and it says so once
       expect(pair.agentSeen.doubts).toBe(silences);

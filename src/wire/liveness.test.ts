@@ -114,6 +114,8 @@ test("a peer that says PING again is not hearing us: without a PONG the link is 
       lane.hear(clock.nowMs());
     }
   };
+  pass(14_100); // from now on the round trip is measured every ten seconds
+  lane.pings = 0;
   liveness.onPeerPing(lane);
   pass(limits.pingAfterMs);
   liveness.onPeerPing(lane); // as it does on a quiet link
@@ -143,6 +145,22 @@ test("doubt ends when the link is heard", () => {
   lanes[0]!.hear(clock.nowMs());
   clock.advance(500);
   expect(liveness.isInDoubt).toBe(false);
+});
+
+test("the round trip is measured often at first; what is shorter than expected counts more", () => {
+  const { clock, lanes, liveness } = setUp(1);
+  const [lane] = lanes as [FakeLane];
+  const askedMs: number[] = [];
+  lane.ping = () => void askedMs.push(clock.nowMs());
+  for (let atMs = 0; atMs < 30_000; atMs += 500) {
+    clock.advance(500);
+    lane.hear(clock.nowMs());
+  }
+  expect(askedMs).toEqual([2_000, 6_000, 14_000, 24_000]);
+  for (const sampleMs of [400, 20, 20, 20]) liveness.onRoundTrip(sampleMs);
+  expect(liveness.rttMs).toBe(67.5);
+  liveness.onRoundTrip(67.5 + 800);
+  expect(liveness.rttMs).toBe(167.5);
 });
 
 test("a link that is suspected is dead two seconds later, unless it is heard", () => {

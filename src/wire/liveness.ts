@@ -8,7 +8,8 @@
 import type { Clock, Timer } from "../core/clock.ts";
 import type { Limits } from "../core/limits.ts";
 
-/** How often the round trip is measured although the link is not silent. */
+/** The round trip is measured although the link is not silent: at the start, two seconds later, then ever less often. */
+const measureFirstMs = 1_000;
 const measureEveryMs = 10_000;
 const tickMs = 500;
 /** A PING puts the link in doubt only when it has waited for several round trips, too. */
@@ -42,6 +43,7 @@ export class Liveness {
   readonly #options: LivenessOptions;
   #timer: Timer | undefined;
   #measuredMs: number;
+  #measureNextMs = measureFirstMs;
   #suspectedMs: number | undefined;
   /** No sign of life for so long is death. */
   #deadAfterMs: number;
@@ -104,11 +106,15 @@ export class Liveness {
     lane.ping(atMs);
   }
 
-  /** A PONG: the peer hears us. RFC 6298's smoothing. */
+  /**
+   * A PONG: the peer hears us. RFC 6298's smoothing, but what is shorter than expected counts more: the first samples are
+   * taken while the link is being set up, and one after a cut lasts as long as the cut.
+   */
   onRoundTrip(sampleMs: number): void {
     this.#unheardMs = undefined;
     if (sampleMs < 0 || sampleMs >= this.#options.limits.linkDeadAfterMs) return;
-    this.rttMs = this.rttMs === undefined ? sampleMs : this.rttMs * 0.875 + sampleMs * 0.125;
+    const weight = this.rttMs === undefined ? 1 : sampleMs < this.rttMs ? 0.5 : 0.125;
+    this.rttMs = (this.rttMs ?? 0) * (1 - weight) + sampleMs * weight;
   }
 
   #tick(): void {
@@ -160,10 +166,11 @@ export class Liveness {
     const { pingAfterMs, doubtAfterMs } = this.#options.limits;
     const isSilent = nowMs - lane.heardMs >= pingAfterMs;
     const isMissing = isSilent && (lane.awaitsPeer || (isFirst && isLinkSilent));
-    const wantsSample = isFirst && nowMs - this.#measuredMs >= measureEveryMs;
+    const wantsSample = isFirst && nowMs - this.#measuredMs >= this.#measureNextMs;
     const wantsAgain = isFirst && isLinkSilent && nowMs - this.#askedMs >= doubtAfterMs;
     if (!wantsSample && !wantsAgain && (!isMissing || lane.pingedMs !== undefined)) return;
     if (isFirst) this.#measuredMs = this.#askedMs = nowMs;
+    if (wantsSample) this.#measureNextMs = Math.min(2 * this.#measureNextMs, measureEveryMs);
     this.#ping(lane, nowMs);
   }
 
