@@ -447,11 +447,68 @@ describe("a link that answers nothing", () => {
     expect(links).toHaveLength(1);
   });
 
+  test("is replaced for good once the node was asked for the names over another, however late it answers", async () => {
+    const { agent, links, advance, node } = await started();
+    node.answersClaims = false;
+    links[0]!.isInDoubt = true;
+    links[0]!.options!.onDoubt!(links[0]!);
+    await advance(limits.doubtTryMs + 100);
+    // The node gave the names to the new link, and the old one is heard again, since the node says GOAWAY over it.
+    links[0]!.isInDoubt = false;
+    const { requestId } = links[1]!.sentOf("claim")[0]!;
+    links[1]!.receive({ type: "claimed", requestId, results: node.results(["demo"]) });
+    node.answersClaims = true;
+    await advance(1_000);
+    expect(links).toHaveLength(2);
+    expect(links[1]!.isClosed).toBe(false);
+    expect(links[0]!.isBorne).toBe(true);
+    await agent.close();
+  });
+
+  test("is replaced although the other was lost while it claimed: the names may have gone with it", async () => {
+    const { agent, links, advance, node } = await started();
+    node.answersClaims = false;
+    links[0]!.isInDoubt = true;
+    links[0]!.options!.onDoubt!(links[0]!);
+    await settle(50);
+    links[0]!.isInDoubt = false;
+    links[1]!.close(new SallyError("LINK_LOST"));
+    node.answersClaims = true;
+    await advance(1_000);
+    expect(links).toHaveLength(3);
+    expect([links[0]!.isBorne, links[2]!.isClosed]).toEqual([true, false]);
+    await agent.close();
+  });
+
+  test("that ends while it is borne is not kept", async () => {
+    const { agent, links, named } = await started();
+    links[0]!.bear = () => {
+      links[0]!.isClosed = true;
+      links[0]!.options!.onClose(new SallyError("LINK_IDLE"), links[0]!);
+    };
+    links[0]!.isInDoubt = true;
+    links[0]!.options!.onDoubt!(links[0]!);
+    await settle(50);
+    expect(named("link").map(({ state }) => state)).toEqual(["up", "up"]);
+    let isClosed = false;
+    void agent.close(5_000).then(() => (isClosed = true));
+    await settle(50);
+    links[1]!.close();
+    await settle(50);
+    expect(isClosed).toBe(true);
+  });
+
   test("stays when nothing else works either", async () => {
-    const { links, advance, node } = await started();
-    node.connectError = new SallyError("CONNECT_FAILED");
+    const { links, advance, connector } = await started();
+    let tries = 0;
+    connector.connect = async () => {
+      tries++;
+      throw new SallyError("CONNECT_FAILED");
+    };
+    links[0]!.isInDoubt = true;
     links[0]!.options!.onDoubt!(links[0]!);
     await advance(5_100);
+    expect(tries).toBeGreaterThan(10);
     expect(links).toHaveLength(1);
     expect(links[0]!.isDraining).toBe(false);
   });

@@ -66,7 +66,7 @@ export class LinkKeeper {
   #nodeIndex = 0;
   #wantsNew = false;
   #hurryUntilMs = 0;
-  /** Ends the return to QUIC that is being tried. */
+  /** Ends the try to have another link: a return to QUIC, or one made in doubt. */
   #interrupt = new AbortController();
   #quicPatience = 1;
 
@@ -188,8 +188,11 @@ export class LinkKeeper {
   }
 
   async #establish(node: AgentNode, connector: Connector | undefined, signal: AbortSignal): Promise<Live> {
-    const { connect, adopt, clock } = this.#options;
-    const link = await connect(connector ?? node.connector, signal);
+    return this.#adopt(await this.#options.connect(connector ?? node.connector, signal), node, signal);
+  }
+
+  async #adopt(link: Link, node: AgentNode, signal: AbortSignal): Promise<Live> {
+    const { adopt, clock } = this.#options;
     try {
       await adopt(link, signal);
       if (link.isClosed) throw new SallyError("LINK_LOST");
@@ -204,8 +207,8 @@ export class LinkKeeper {
     const old = this.#current?.link;
     this.#current = live;
     this.#options.onUp(live.link, live.node);
+    old?.bear(); // which may find that it is dead
     if (old === undefined || old.isClosed) return;
-    old.bear();
     // The node drains it as soon as it saw the claim; streams that it opened just before are still on their way.
     const timer = this.#options.clock.after(this.#options.limits.linkRetireMs, () => old.drain());
     this.#retiring.set(old, timer);
@@ -240,7 +243,8 @@ export class LinkKeeper {
 
   /**
    * Another link to the same node, while the present one lasts. What was sent into a cut is sent again after pauses that
-   * double: while the present link is in doubt, no try lasts long, so that the next one asks soon after the cut.
+   * double: while the present link is in doubt, no try to connect lasts long, so that the next asks soon after the cut.
+   * Once the node was asked for the names it may have taken them off the present link, which cannot stay then.
    */
   async #tryAnother(live: Live, connector: Connector, signal: AbortSignal): Promise<Live | undefined> {
     const { clock, limits } = this.#options;
@@ -249,10 +253,14 @@ export class LinkKeeper {
     const patienceMs = Math.max(limits.doubtTryMs, 8 * (live.link.rttMs ?? 0));
     const giveUp = (): void => interrupt.abort(new SallyError("CONNECT_TIMEOUT"));
     const timer = live.link.isInDoubt ? clock.after(patienceMs, giveUp) : undefined;
+    let link: Link | undefined;
     try {
-      return await this.#establish(live.node, connector, attempt);
+      link = await this.#options.connect(connector, attempt);
+      timer?.cancel();
+      return await this.#adopt(link, live.node, attempt);
     } catch (thrown) {
       if (thrown instanceof GiveUp) throw thrown.reason;
+      if (link !== undefined) this.#wantAnother();
       this.#options.log.debug("another link could not be had yet", { reason: String(thrown) });
       return undefined;
     } finally {

@@ -280,6 +280,17 @@ describe("claims", () => {
     expect(silent()).toMatchObject([{ link: { id: first.id } }, { link: { id: second.id } }]);
   });
 
+  test("a link that answers nothing is not told of when another process took its names over", async () => {
+    const { events, linkUp } = setUp();
+    const old = await linkUp({ process: "p1" });
+    await claim(old, ["demo"]);
+    old.isInDoubt = true;
+    await claim(await linkUp({ process: "p2" }), ["demo"]);
+    old.options!.onDoubt!(old);
+    expect(old.isSuspected).toBe(true);
+    expect(events.filter(({ event }) => event === "link-silent")).toEqual([]);
+  });
+
   test("a newer process of the slot replaces the older, which is told", async () => {
     const { exit, linkUp } = setUp();
     const old = await linkUp({ process: "p1" });

@@ -138,6 +138,19 @@ test("a peer that says PING again is not hearing us: without a PONG the link is 
   expect(liveness.rttMs).toBe(20);
 });
 
+test("a PING that was lost with its lane leaves no doubt behind", () => {
+  const { clock, lanes, doubtedMs, liveness } = setUp(2);
+  const [first, second] = lanes as [FakeLane, FakeLane];
+  liveness.onPeerPing(first);
+  liveness.onPeerPing(first);
+  lanes.shift();
+  for (let passedMs = 0; passedMs < 5_000; passedMs += 100) {
+    clock.advance(100);
+    second.hear(clock.nowMs());
+  }
+  expect(doubtedMs).toEqual([]);
+});
+
 test("doubt ends when the link is heard", () => {
   const { clock, lanes, liveness } = setUp(1);
   clock.advance(limits.pingAfterMs + limits.doubtAfterMs);

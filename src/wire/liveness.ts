@@ -50,8 +50,8 @@ export class Liveness {
   /** When a silent link was last asked. */
   #askedMs = Number.NEGATIVE_INFINITY;
   #peerAsked: { readonly lane: WatchedLane; readonly atMs: number } | undefined;
-  /** Since when a PONG is awaited because the peer seemed not to hear us. */
-  #unheardMs: number | undefined;
+  /** Where and since when a PONG is awaited because the peer seemed not to hear us. */
+  #unheard: { readonly lane: WatchedLane; readonly atMs: number } | undefined;
   /** When that was last asked. */
   #wonderedMs = Number.NEGATIVE_INFINITY;
   isInDoubt = false;
@@ -101,8 +101,9 @@ export class Liveness {
     const isAgain = this.#peerAsked?.lane === lane && atMs - this.#peerAsked.atMs < pingAfterMs;
     this.#peerAsked = { lane, atMs };
     // The peer may wonder about our PING in turn: both ask only now and then.
-    if (!isAgain || this.#unheardMs !== undefined || atMs - this.#wonderedMs < pingAfterMs) return;
-    this.#unheardMs = this.#wonderedMs = atMs;
+    if (!isAgain || this.#unheard !== undefined || atMs - this.#wonderedMs < pingAfterMs) return;
+    this.#unheard = { lane, atMs };
+    this.#wonderedMs = atMs;
     lane.ping(atMs);
   }
 
@@ -111,7 +112,7 @@ export class Liveness {
    * taken while the link is being set up, and one after a cut lasts as long as the cut.
    */
   onRoundTrip(sampleMs: number): void {
-    this.#unheardMs = undefined;
+    this.#unheard = undefined;
     if (sampleMs < 0 || sampleMs >= this.#options.limits.linkDeadAfterMs) return;
     const weight = this.rttMs === undefined ? 1 : sampleMs < this.rttMs ? 0.5 : 0.125;
     this.rttMs = (this.rttMs ?? 0) * (1 - weight) + sampleMs * weight;
@@ -122,6 +123,8 @@ export class Liveness {
     const nowMs = clock.nowMs();
     let heardMs = Number.NEGATIVE_INFINITY;
     for (const lane of lanes()) heardMs = Math.max(heardMs, lane.heardMs);
+    // A PING that was lost with its lane has no answer; a peer that does not hear us says so on another.
+    if (this.#unheard !== undefined && !lanes().includes(this.#unheard.lane)) this.#unheard = undefined;
     const deadMs = this.#deadMs(heardMs);
     if (nowMs >= deadMs) return onLinkDead();
     let nextMs = Math.min(nowMs + tickMs, deadMs);
@@ -149,7 +152,7 @@ export class Liveness {
     for (const { pingedMs } of this.#options.lanes()) {
       if (pingedMs !== undefined && pingedMs >= heardMs) askedMs = Math.min(askedMs, pingedMs);
     }
-    const sinceMs = Math.min(askedMs, this.#unheardMs ?? Number.POSITIVE_INFINITY);
+    const sinceMs = Math.min(askedMs, this.#unheard?.atMs ?? Number.POSITIVE_INFINITY);
     return sinceMs + Math.max(this.#options.limits.doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
   }
 

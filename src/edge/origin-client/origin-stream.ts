@@ -149,9 +149,13 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
     this.#reader.fail(error);
   }
 
-  /** Nothing comes over its link, and another serves the tunnel. */
+  /**
+   * Nothing comes over its link, and another may serve the tunnel: not if the link holds the claim, for then it would be
+   * asked again itself. Who authenticated this connection is a stranger on another, so such a request waits.
+   */
   forsake(): void {
-    if (this.#state !== "busy" || this.#reader.hasBytes || this.#user?.moveOn() !== true) return;
+    if (this.#state !== "busy" || this.claim.isCurrent || this.pinnedTo !== undefined) return;
+    if (this.#reader.hasBytes || this.#user?.moveOn() !== true) return;
     this.#user = undefined;
     this.#drop(new SallyError("CANCELLED"));
   }

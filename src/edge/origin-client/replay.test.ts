@@ -318,6 +318,7 @@ describe("a link that answers nothing while another serves", () => {
       const rig = silentRig();
       const asked = rig.ask({ method });
       await settle();
+      rig.origin.reclaim();
       rig.client.forsakeLink("link-2");
       await settle();
       expect(rig.origin.dials).toHaveLength(1);
@@ -334,6 +335,7 @@ describe("a link that answers nothing while another serves", () => {
     const post = silentRig();
     const posted = post.ask({ method: "POST", body: utf8Encode("once") });
     await settle();
+    post.origin.reclaim();
     post.client.forsakeLink("link-1");
     await settle();
     post.origin.streams[0]!.say(ok);
@@ -343,6 +345,7 @@ describe("a link that answers nothing while another serves", () => {
     await settle();
     begun.origin.streams[0]!.say("HTTP/1.1 200 OK\r\nContent-");
     await settle();
+    begun.origin.reclaim();
     begun.client.forsakeLink("link-1");
     await settle();
     begun.origin.streams[0]!.say("Length: 2\r\n\r\nok");
@@ -350,11 +353,58 @@ describe("a link that answers nothing while another serves", () => {
     expect([post.origin.dials.length, begun.origin.dials.length]).toEqual([1, 1]);
   });
 
+  test("keeps what it still holds the claim of, and what authenticated the connection", async () => {
+    const held = silentRig();
+    const asked = held.ask();
+    await settle();
+    held.client.forsakeLink("link-1");
+    await settle();
+    held.origin.streams[0]!.say(ok);
+    expect((await asked).text).toBe("ok");
+    const pinned = silentRig();
+    const signedOn = pinned.ask({ fields: [["Authorization", "NTLM TlRMTVNTUAAD"]] });
+    await settle();
+    pinned.origin.reclaim();
+    pinned.client.forsakeLink("link-1");
+    await settle();
+    pinned.origin.streams[0]!.say(ok);
+    expect((await signedOn).text).toBe("ok");
+    expect([held.origin.dials.length, pinned.origin.dials.length]).toEqual([1, 1]);
+  });
+
+  test("loses a request once, and no more of them than may be asked again", async () => {
+    const rig = new TestRig({ onRequest() {} });
+    rig.origin.links = ["link-1", "link-2"];
+    const asked = Array.from({ length: limits.freeRetries + 1 }, () => rig.fails());
+    await settle();
+    rig.origin.reclaim();
+    rig.client.forsakeLink("link-1");
+    await settle();
+    expect(rig.origin.streams.filter(({ linkId }) => linkId === "link-2")).toHaveLength(limits.freeRetries);
+    expect(rig.origin.streams[limits.freeRetries]!.isGone).toBe(false);
+    for (const side of rig.origin.streams) if (!side.isGone) side.lose();
+    expect(new Set((await Promise.all(asked)).map(({ code }) => code))).toEqual(new Set(["LINK_LOST"]));
+    const again = new TestRig({ onRequest() {} });
+    again.origin.links = ["link-1", "link-2"];
+    const failed = again.fails();
+    await settle();
+    again.origin.reclaim();
+    again.client.forsakeLink("link-1");
+    await settle();
+    again.origin.reclaim();
+    again.client.forsakeLink("link-2");
+    await settle();
+    again.origin.streams[1]!.lose();
+    expect((await failed).code).toBe("LINK_LOST");
+    expect(again.origin.dials).toHaveLength(2);
+  });
+
   test("keeps what nobody else takes: its reply may yet come", async () => {
     const rig = silentRig();
     const asked = rig.ask();
     await settle();
     rig.origin.dialError = new SallyError("TUNNEL_OFFLINE");
+    rig.origin.reclaim();
     rig.client.forsakeLink("link-1");
     await settle();
     rig.origin.streams[0]!.say(ok);
