@@ -372,6 +372,30 @@ describe("a return to QUIC", () => {
     await two.advance(limits.quicReturnEveryMs * 3);
     expect(two.links).toHaveLength(2);
   });
+
+  test("gives way when the link that it would replace is in doubt", async () => {
+    const rig = setUp();
+    const aborted: unknown[] = [];
+    const quicConnector: Connector = {
+      connect: (signal) =>
+        new Promise((_, reject) => {
+          signal.addEventListener("abort", () => {
+            aborted.push(signal.reason);
+            reject(signal.reason);
+          });
+        }),
+    };
+    const two = setUp({ nodes: [{ label: "n", connector: rig.connector, quicConnector }] });
+    two.node.linkOptions = { transport: "websocket" };
+    two.agent.start();
+    await settle(50);
+    await two.advance(limits.quicReturnEveryMs + 100);
+    two.links[0]!.isInDoubt = true;
+    two.links[0]!.options!.onDoubt!(two.links[0]!);
+    await settle(50);
+    expect(aborted).toHaveLength(1);
+    expect(two.links).toHaveLength(2);
+  });
 });
 
 test("QUIC that dies early again and again is returned to ever less often, up to a bound", async () => {
@@ -415,7 +439,7 @@ describe("a link that answers nothing", () => {
     expect(links).toHaveLength(2);
   });
 
-  test("has another tried again and again while it stays silent, each try for a second", async () => {
+  test("has another tried again and again while it stays silent, a second longer each time", async () => {
     const { links, advance, connector, clock } = await started();
     const begunMs: number[] = [];
     let isCut = true;
@@ -427,12 +451,19 @@ describe("a link that answers nothing", () => {
     };
     links[0]!.isInDoubt = true;
     links[0]!.options!.onDoubt!(links[0]!);
-    await advance(2 * (limits.doubtTryMs + limits.reconnectBackoffMinMs) + 100);
-    expect(begunMs.map((atMs) => atMs - begunMs[0]!)).toEqual([0, 1_200, 2_400]);
+    await advance(3_400);
+    expect(begunMs.map((atMs) => atMs - begunMs[0]!)).toEqual([0, 1_100, 3_300]);
+    links[0]!.rttMs = 250; // from now on a try takes longer than that
     isCut = false;
-    await advance(limits.doubtTryMs + limits.reconnectBackoffMinMs);
+    await advance(3_300);
     expect(links).toHaveLength(2);
     expect([links[0]!.isBorne, links[0]!.isClosed]).toEqual([true, false]);
+    isCut = true;
+    links[1]!.rttMs = 250;
+    links[1]!.isInDoubt = true;
+    links[1]!.options!.onDoubt!(links[1]!);
+    await advance(2_200);
+    expect(begunMs.slice(4).map((atMs) => atMs - begunMs[4]!)).toEqual([0, 2_100]);
   });
 
   test("is heard again: nothing else is tried", async () => {
@@ -508,7 +539,7 @@ describe("a link that answers nothing", () => {
     links[0]!.isInDoubt = true;
     links[0]!.options!.onDoubt!(links[0]!);
     await advance(5_100);
-    expect(tries).toBeGreaterThan(10);
+    expect(tries).toBe(10); // after 0, 0.1, 0.2, 0.3 … seconds
     expect(links).toHaveLength(1);
     expect(links[0]!.isDraining).toBe(false);
   });

@@ -52,6 +52,8 @@ interface Live {
 
 /** A link that held this long was good: its loss is tried again without the delays that came before. */
 const stableAfterMs = 10_000;
+/** What a new link may need: to connect, to prove itself, and one packet lost. */
+const tryRoundTrips = 8;
 /** A QUIC link that died earlier makes the next return wait twice as long. */
 const quicTrustedAfterMs = 60_000;
 
@@ -69,6 +71,8 @@ export class LinkKeeper {
   /** Ends the try to have another link: a return to QUIC, or one made in doubt. */
   #interrupt = new AbortController();
   #quicPatience = 1;
+  /** Tries since the present link is in doubt. */
+  #doubtTries = 0;
 
   constructor(options: LinkKeeperOptions) {
     this.#options = options;
@@ -206,6 +210,7 @@ export class LinkKeeper {
   #takeOver(live: Live): void {
     const old = this.#current?.link;
     this.#current = live;
+    this.#doubtTries = 0;
     this.#options.onUp(live.link, live.node);
     old?.bear(); // which may find that it is dead
     if (old === undefined || old.isClosed) return;
@@ -222,6 +227,7 @@ export class LinkKeeper {
       const how = await this.#wakeup.wait(this.#restMs(live), signal);
       if (signal.aborted || this.#wantsNew || live.link.isClosed) return;
       const isInDoubt = live.link.isInDoubt;
+      if (!isInDoubt) this.#doubtTries = 0;
       if (!isInDoubt && (wasInDoubt || how === "woken")) continue;
       const connector = isInDoubt ? live.node.connector : live.node.quicConnector;
       if (connector === undefined) continue;
@@ -236,23 +242,27 @@ export class LinkKeeper {
   /** Until another link is tried while this one is up. */
   #restMs({ link, node }: Live): number {
     const { limits } = this.#options;
-    if (link.isInDoubt) return limits.reconnectBackoffMinMs;
+    // Jitter, since a node that is slow for a moment puts all its agents in doubt at once.
+    if (link.isInDoubt) return limits.reconnectBackoffMinMs * (0.5 + this.#options.random()) * this.#doubtTries;
     if (link.transport === "quic" || node.quicConnector === undefined) return Infinity;
     return limits.quicReturnEveryMs * this.#quicPatience;
   }
 
   /**
    * Another link to the same node, while the present one lasts. What was sent into a cut is sent again after pauses that
-   * double: while the present link is in doubt, no try to connect lasts long, so that the next asks soon after the cut.
+   * double: while the present link is in doubt, no try to connect lasts long, so that the next asks soon after the cut,
+   * but each lasts longer than the one before, for the sake of slow nodes.
    * Once the node was asked for the names it may have taken them off the present link, which cannot stay then.
    */
   async #tryAnother(live: Live, connector: Connector, signal: AbortSignal): Promise<Live | undefined> {
     const { clock, limits } = this.#options;
     const interrupt = (this.#interrupt = new AbortController());
     const attempt = AbortSignal.any([signal, live.lost.signal, interrupt.signal]);
-    const patienceMs = Math.max(limits.doubtTryMs, 8 * (live.link.rttMs ?? 0));
     const giveUp = (): void => interrupt.abort(new SallyError("CONNECT_TIMEOUT"));
-    const timer = live.link.isInDoubt ? clock.after(patienceMs, giveUp) : undefined;
+    const { isInDoubt, rttMs = 0 } = live.link;
+    if (isInDoubt) this.#doubtTries++;
+    const patienceMs = Math.max(limits.doubtTryMs, tryRoundTrips * rttMs) * this.#doubtTries;
+    const timer = isInDoubt ? clock.after(patienceMs, giveUp) : undefined;
     let link: Link | undefined;
     try {
       link = await this.#options.connect(connector, attempt);

@@ -147,6 +147,7 @@ function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): 
 function letGo(options: ClaimsOptions, { replaced, superseded }: GaveWay): void {
   for (const { state } of replaced) state.link.suspect();
   for (const { state } of superseded) {
+    if (state.memberships.size > 0 || state.isSuperseded) continue;
     state.isSuperseded = true;
     state.link.bear();
   }

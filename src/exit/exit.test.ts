@@ -270,12 +270,16 @@ describe("claims", () => {
     await claim(first, ["demo"]);
     first.options!.onDoubt!(first);
     first.isInDoubt = true;
+    first.streamCount = 1;
     expect(silent()).toEqual([]);
     const second = await linkUp();
     await claim(second, ["demo"]);
     expect(silent()).toMatchObject([{ link: { id: first.id } }]);
     await claim(await linkUp(), ["demo"]);
     expect(silent()).toHaveLength(1);
+    second.options!.onDoubt!(second); // nobody waits for anything on it
+    expect(silent()).toHaveLength(1);
+    second.streamCount = 1;
     second.options!.onDoubt!(second);
     expect(silent()).toMatchObject([{ link: { id: first.id } }, { link: { id: second.id } }]);
   });

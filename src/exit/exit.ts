@@ -238,7 +238,8 @@ class ExitNode implements Exit {
 
   #onDoubt(link: Link): void {
     const state = this.#links.get(link);
-    if (state?.isSuperseded === true) this.#emit({ event: "link-silent", link: this.#info(state) });
+    if (state?.isSuperseded === true && link.streamCount > 0)
+      this.#emit({ event: "link-silent", link: this.#info(state) });
   }
 
   #onDrain(link: Link): void {

@@ -35,7 +35,7 @@ export interface LinkState {
   headroom: number;
   /** It gets no new streams: it gave way, said GOAWAY, or is being closed. */
   isDraining: boolean;
-  /** The same process serves a name of this link over a newer one. */
+  /** Its last name went to a newer link of the same process. */
   isSuperseded: boolean;
   readonly memberships: Map<string, Membership>;
 }
