@@ -354,21 +354,23 @@ async function breakOffHandshakes(world: QuicWorld): Promise<void> {
 }
 
 test("closing does not wait for handshakes that agents broke off", async () => {
-  await using world = await quicWorld({ listen: { handshakeMs: 15_000 } });
+  const handshakeMs = 15_000;
+  await using world = await quicWorld({ listen: { handshakeMs } });
   const { agent } = await world.pair();
   await breakOffHandshakes(world);
   const startMs = performance.now();
   await world.listener.close(new SallyError("DRAINING"));
-  expect(performance.now() - startMs).toBeLessThan(5_000); // a handshake may last fifteen seconds
+  expect(performance.now() - startMs).toBeLessThan(handshakeMs / 2);
   expect((await agent.closed)?.code).toBe("DRAINING");
 });
 
 test("a new certificate waits for handshakes that agents broke off, not for their idle time", async () => {
-  await using world = await quicWorld({ listen: { handshakeMs: 500, idleSeconds: 60 } });
+  const idleSeconds = 60;
+  await using world = await quicWorld({ listen: { handshakeMs: 500, idleSeconds } });
   await breakOffHandshakes(world);
   const startMs = performance.now();
   await world.listener.replaceTls(world.nodeTls);
-  expect(performance.now() - startMs).toBeLessThan(8_000);
+  expect(performance.now() - startMs).toBeLessThan((idleSeconds * 1_000) / 2);
   expect((await world.pair()).agent.peerCertificate).toBeDefined();
 });
 
@@ -386,7 +388,7 @@ test("an agent that is cancelled while it connects stops at once", async () => {
   controller.abort(new SallyError("CANCELLED"));
   const startMs = performance.now();
   expect(await codeOf(attempt)).toBe("CANCELLED");
-  expect(performance.now() - startMs).toBeLessThan(1_000);
+  expect(performance.now() - startMs).toBeLessThan(limits.connectMs / 2);
 });
 
 test("200 failed connects, silent or refused, leak no descriptor", async () => {
@@ -502,13 +504,14 @@ test("agents that vanish do not silence the node towards the others", async () =
     ghosts.push(node.pipes[0]!); // its lane is here
     await relay[Symbol.asyncDispose](); // from now on the system answers for the port: nobody is here (ICMP)
   }
-  const startedMs = performance.now();
+  let pauses = 0;
   for (let i = 1; i <= 100; i++) {
+    const startedMs = performance.now();
     for (const ghost of ghosts) ghost.write(new Uint8Array(16));
     lane.write(new Uint8Array(16));
     await heard.until("the echo", () => heard.receivedBytes === 16 * i, 20_000);
+    if (performance.now() - startedMs > 900) pauses++;
   }
-  // Takes 10 ms; with the pauses, of a second each, it took 5 s.
-  expect(performance.now() - startedMs).toBeLessThan(2_500);
+  expect(pauses).toBeLessThan(3); // of a second each; there were five
   for (const { session } of world.sessions) session.close(new SallyError("CANCELLED"));
 }, 60_000);

@@ -317,7 +317,6 @@ describe("sqlite registry", () => {
     expect(await message(() => registry.reserveName(reserve()))).toMatch(/is locked by another program/);
     const waitedMs = performance.now() - startedMs;
     expect(waitedMs).toBeGreaterThan(limits.storeLockMs - 200);
-    expect(waitedMs).toBeLessThan(limits.storeLockMs + 2_000);
     other.run("COMMIT");
     expect(registry.reserveName(reserve()).kind).toBe("reserved");
     other.close();

@@ -97,9 +97,7 @@ test.each(["reset", "close"] as const)(
     connection.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
     await visitor.readUntil("x\r\n");
     visitor[how]();
-    const startedMs = performance.now();
     await connection.until(() => connection.wasReset || connection.hasEnded, "end");
-    expect(performance.now() - startedMs).toBeLessThan(4_000);
   },
 );
 

@@ -336,7 +336,6 @@ describe("logs", () => {
       expect(await child.exited).toBe(0);
       const tookMs = performance.now() - startedMs;
       expect(tookMs).toBeGreaterThan(limits.outputLastWordsMs - 50);
-      expect(tookMs).toBeLessThan(limits.outputLastWordsMs + 3_000);
     } finally {
       child.kill("SIGKILL");
       closeSync(unread);

@@ -18,7 +18,6 @@ async function expectGivenUp(work: Promise<object>, afterMs: number): Promise<vo
   expect(await work.catch((thrown: unknown) => toSallyError(thrown))).toMatchObject({ code: "CONNECT_TIMEOUT" });
   const tookMs = performance.now() - startedMs;
   expect(tookMs).toBeGreaterThan(afterMs - 50);
-  expect(tookMs).toBeLessThan(afterMs + 2_000);
 }
 
 test("a probe, the admin API and an enrolment give up on a server that says nothing", async () => {

@@ -7,8 +7,8 @@ import { RawOrigin } from "../support/raw-origin.ts";
 import { RawSocket } from "../support/raw-socket.ts";
 import { Scratch, startAgent, startNode } from "../support/sally.ts";
 
-/** It takes 20 ms on an idle machine; a drain that waits for a timer takes a second at least, for a peer five. */
-const soonMs = 800;
+/** It takes 20 ms on an idle machine; a drain that waits for its links takes this long at least. */
+const soonMs = limits.drainLinksMs;
 const transports = ["quic", "websocket"] as const;
 
 async function timeToStop(process: { stop(): Promise<number> }): Promise<number> {

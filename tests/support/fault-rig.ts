@@ -1,13 +1,14 @@
 /** What the fault tests share: both transports at once, one verdict for all loads, and figures for whoever reads the log. */
 
 import { expect } from "bun:test";
+import { limits } from "../../src/core/limits.ts";
 import type { VisitorLoad } from "./visitor-load.ts";
 
 const transports = ["websocket", "quic"] as const;
 export type Transport = (typeof transports)[number];
 
-/** Six seconds are promised until a dead agent or node is noticed; the rest is for a busy machine. */
-export const noticedMs = 12_000;
+/** So long after a dead agent or node should have been noticed, it has not been. */
+export const noticedMs = 2 * limits.linkDeadAfterMs;
 
 /** The same story over both transports at the same time: most of it is waiting. */
 export function overBoth(story: (transport: Transport) => Promise<void>): () => Promise<void> {
