@@ -46,6 +46,11 @@ const kinds: ReadonlyMap<string, number> = new Map([
 export class FieldKinds {
   readonly #seen = new Map<string, number>();
 
+  /** Spellings that are kept. */
+  get size(): number {
+    return this.#seen.size;
+  }
+
   of(name: string): number {
     const known = this.#seen.get(name);
     if (known !== undefined) return known;

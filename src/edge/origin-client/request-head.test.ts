@@ -5,6 +5,7 @@ import { encodeRequestHead } from "../../http/http1/head-writer.ts";
 import { FakeConnection, FakeExchange, type FakeExchangeOptions, FedBody } from "../fake-exchange.ts";
 import { demoTunnel } from "../test-rig.ts";
 import type { TunnelEntry } from "../../ports/tunnel-directory.ts";
+import { FieldKinds, hostField, keepField } from "./field-kinds.ts";
 import { originTarget, RequestHeadWriter } from "./request-head.ts";
 
 const forwarded = [
@@ -238,4 +239,14 @@ describe("the target for the origin", () => {
     expect(originTarget({ method: "OPTIONS", target: "http://demo.localhost:8080/" }, "")).toBe("/");
     expect(originTarget({ method: "OPTIONS", target: "http://demo.localhost:8080?q" }, "")).toBe("/?q");
   });
+});
+
+test("kinds of fields are remembered for a bounded number of spellings, none of them long", () => {
+  const kinds = new FieldKinds();
+  const long = "X".repeat(limits.fieldNameChars);
+  for (const name of [`${long}X`, long, "Host", "HOST", "host", "Host"]) kinds.of(name);
+  expect(kinds.size).toBe(4);
+  for (let i = 0; i < limits.fieldNames; i++) kinds.of(`X-${i}`);
+  expect(kinds.size).toBe(limits.fieldNames);
+  expect([kinds.of("HOST"), kinds.of("hOST"), kinds.of("X-New")]).toEqual([hostField, hostField, keepField]);
 });
