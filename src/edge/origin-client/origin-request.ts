@@ -159,7 +159,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
     this.#stream = undefined;
     this.#sender?.detach();
     const avoidLink = this.#avoidedLink(loss);
-    const error = loss.error ?? this.#closedError();
+    const error = loss.error === undefined ? this.#closedError() : forVisitor(loss.error);
     // A kept connection that had ended costs the origin nothing: it never saw the request.
     const isStale = loss.isUnseen && loss.wasReused;
     if (!this.#mayTryAgain(loss) || !(isStale || this.#parts.budgets.spend(this.#tunnel.name))) return this.#end(error);
@@ -192,7 +192,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
 
   onFailed(error: SallyError): void {
     this.#stream = undefined;
-    this.#end(error);
+    this.#end(forVisitor(error));
   }
 
   onDetached(): void {
@@ -292,6 +292,15 @@ export class OriginRequest implements StreamUser, SenderOwner {
     this.#sender?.stop(error);
     if (!this.#hasReply) this.#reject(error);
   }
+}
+
+/**
+ * What ended a stream may be between node and agent (a token was revoked, a certificate ran out, a newer process took
+ * over). That is no fault of the visitor, who would take a 401 for a question: to them the link was lost.
+ */
+function forVisitor(error: SallyError): SallyError {
+  if (error.row.status >= 500 || error.code === "TUNNEL_UNKNOWN") return error;
+  return new SallyError("LINK_LOST", undefined, { cause: error });
 }
 
 function isRefusal({ error, wasOpened }: Loss): boolean {

@@ -283,6 +283,21 @@ describe("a lost link", () => {
     expect(rig.origin.requests.length).toBe(1);
   });
 
+  test("is a lost link to the visitor, whatever node and agent had between them", async () => {
+    for (const code of ["CERTIFICATE_REVOKED", "CERTIFICATE_INVALID", "REPLACED", "FORBIDDEN", "CANCELLED"] as const) {
+      for (const said of ["", "HTTP/1.1 200 OK\r\nConte"]) {
+        const rig = new TestRig({
+          onRequest(_request, side) {
+            if (said !== "") side.say(said);
+            setTimeout(() => side.break(new SallyError(code)), 0);
+          },
+        });
+        const error = await rig.fails();
+        expect([code, error.code, error.row.status]).toEqual([code, "LINK_LOST", 502]);
+      }
+    }
+  });
+
   test("keeps its own error when nobody else is there", async () => {
     const rig = new TestRig({
       onRequest(_request, side) {
