@@ -1,9 +1,9 @@
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SallyError } from "../core/errors.ts";
-import { readText, writeText } from "./files.ts";
+import { readSecret, readText, writeText } from "./files.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "sallyport-files-"));
 afterEach(() => {
@@ -40,6 +40,20 @@ describe("a private file", () => {
     const path = join(folder, "token");
     writeFileSync(path, "old", { mode: 0o644 });
     await writeText(path, "new");
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
+  test("that others could read, such as one from a backup, is theirs no more, and that is said", async () => {
+    const exposed: string[] = [];
+    const path = join(folder, "ca.key");
+    expect(await readSecret(path, (at) => exposed.push(at))).toBeUndefined();
+    await writeText(path, "secret");
+    expect(await readSecret(path, (at) => exposed.push(at))).toBe("secret");
+    expect(exposed).toEqual([]);
+    chmodSync(path, 0o644);
+    expect(await readSecret(path, (at) => exposed.push(at))).toBe("secret");
+    expect(await readSecret(path, (at) => exposed.push(at))).toBe("secret");
+    expect(exposed).toEqual([path]);
     expect(statSync(path).mode & 0o777).toBe(0o600);
   });
 

@@ -3,7 +3,7 @@
  * the mode set before the first byte is in them.
  */
 
-import { chmod, mkdir, open, readFile, rename, unlink } from "node:fs/promises";
+import { chmod, mkdir, open, readFile, rename, stat, unlink } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
 import { SallyError } from "../core/errors.ts";
@@ -27,6 +27,17 @@ export async function readText(path: string): Promise<string | undefined> {
     if (isMissing(error)) return undefined;
     throw storeError(path, "read", error);
   }
+}
+
+/** As `readText`, of a secret: a mode that lets others at it, such as a copied backup has, is mended and reported. */
+export async function readSecret(path: string, onExposed: (path: string) => void): Promise<string | undefined> {
+  const text = await readText(path);
+  if (text === undefined) return undefined;
+  const { mode } = await stat(path);
+  if ((mode & 0o077) === 0) return text;
+  onExposed(path);
+  await chmod(path, mode & 0o700).catch(() => undefined); // a mounted secret is not ours to change: it was reported
+  return text;
 }
 
 /** Replaces a file atomically; its folder is made, private, when absent. @throws SallyError STORE_FAILED */

@@ -30,7 +30,7 @@ import { exportPrivateKey, generateKeyPair } from "../trust/key-pair.ts";
 import { createLinkAuth } from "../trust/link-auth.ts";
 import { encodePem } from "../trust/pem.ts";
 import { WindowBudget } from "../wire/window-budget.ts";
-import { readText, writeText } from "./files.ts";
+import { readSecret, writeText } from "./files.ts";
 import { localAddressOf, type NodeListeners, openListeners } from "./node-listeners.ts";
 import { createNodeView, type NodeCounters } from "./node-metrics.ts";
 import { createProber } from "./prober.ts";
@@ -61,8 +61,10 @@ export interface NodeDeps {
 /** @throws SallyError ADDRESS_IN_USE, STORE_FAILED, USAGE, CERTIFICATE_INVALID */
 export async function startNode(config: NodeConfig, deps: NodeDeps): Promise<RunningNode> {
   const { clock, log } = deps;
+  const onExposed = (path: string): void =>
+    log.warn("others on this machine could read this file: its mode is 0600 from now on", { path });
   const files = {
-    read: (name: string) => readText(join(config.data, name)),
+    read: (name: string) => readSecret(join(config.data, name), onExposed),
     write: (name: string, text: string, mode: number) => writeText(join(config.data, name), text, mode),
   };
   await writeText(join(config.data, ".folder"), "Written by sally: keys and the registry of a node.\n");
