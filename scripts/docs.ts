@@ -43,14 +43,20 @@ function typeText(schema: JsonSchema): string {
   return schema.type ?? "text";
 }
 
-function settingsTable(schema: z.ZodType): string {
-  const json = z.toJSONSchema(schema, { io: "input" }) as JsonSchema; // the shape of JSON Schema that is read here
-  const rows = Object.entries(json.properties ?? {}).map(([name, field]) => {
+/** Rows of a schema's settings, and below each group those of its members; groups in `apart` have a table of their own. */
+function settingRows(json: JsonSchema, apart: readonly string[], prefix = ""): string[] {
+  return Object.entries(json.properties ?? {}).flatMap(([name, field]) => {
     const fallback = ["string", "number", "boolean"].includes(typeof field.default)
       ? `\`${JSON.stringify(field.default).replaceAll('"', "")}\``
       : "";
-    return `| \`${name}\` | ${typeText(field)} | ${fallback} | ${field.description ?? ""} |`;
+    const row = `| \`${prefix}${name}\` | ${typeText(field)} | ${fallback} | ${field.description ?? ""} |`;
+    return apart.includes(name) ? [row] : [row, ...settingRows(field, apart, `${prefix}${name}.`)];
   });
+}
+
+function settingsTable(schema: z.ZodType): string {
+  const json = z.toJSONSchema(schema, { io: "input" }) as JsonSchema; // the shape of JSON Schema that is read here
+  const rows = settingRows(json, ["limits", "tunnels"]);
   return `| setting | type | default | meaning |\n|---|---|---|---|\n${rows.join("\n")}`;
 }
 
