@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { z } from "zod";
+import { explainIssue } from "../config/explain-issue.ts";
 import { SallyError } from "../core/errors.ts";
 
 export interface Environment {
@@ -78,7 +79,7 @@ export async function readGivenFile(path: string): Promise<string> {
 
 /** Validates a value; the error names every wrong setting. @throws SallyError USAGE */
 export function parseConfig<Schema extends z.ZodType>(schema: Schema, value: unknown, where: string): z.output<Schema> {
-  const parsed = schema.safeParse(value);
+  const parsed = schema.safeParse(value, { error: explainIssue });
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => {
     const path = issue.path.map(String).join(".");

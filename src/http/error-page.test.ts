@@ -31,21 +31,32 @@ test("the Date field is the wall clock's, where it is known", async () => {
   expect((await render(new SallyError("TUNNEL_OFFLINE"))).head.headers.has("date")).toBe(false);
 });
 
-test.each([undefined, "*/*", "application/json", "text/html;q=0", "text/html;q=0.5, application/json", ""])(
-  "Accept %p gets problem JSON",
-  async (accept) => {
-    const { text, type } = await render(new SallyError("TUNNEL_UNKNOWN"), { accept });
-    expect(type).toBe("application/problem+json");
-    expect(JSON.parse(text)).toMatchObject({ status: 404, code: "TUNNEL_UNKNOWN", requestId: "r1" });
-  },
-);
+const forPrograms = [
+  undefined,
+  "",
+  "*/*",
+  "application/json",
+  "application/*",
+  "text/html;q=0",
+  "text/html;q=0.5, application/json",
+  "text/*;q=0.4, application/*;q=0.5",
+  "text/*, text/html;q=0",
+];
+test.each(forPrograms)("Accept %p gets problem JSON", async (accept) => {
+  const { text, type } = await render(new SallyError("TUNNEL_UNKNOWN"), { accept });
+  expect(type).toBe("application/problem+json");
+  expect(JSON.parse(text)).toMatchObject({ status: 404, code: "TUNNEL_UNKNOWN", requestId: "r1" });
+});
 
-test.each(["text/html", "TEXT/HTML;q=0.3", "application/json;q=0.1, text/html"])(
-  "Accept %p gets HTML",
-  async (accept) => {
-    expect((await render(new SallyError("INTERNAL"), { accept })).type).toStartWith("text/html");
-  },
-);
+const forPeople = [
+  "text/html",
+  "TEXT/HTML;q=0.3",
+  "application/json;q=0.1, text/html",
+  "text/*;q=0.5, application/json;q=0.4",
+];
+test.each(forPeople)("Accept %p gets HTML", async (accept) => {
+  expect((await render(new SallyError("INTERNAL"), { accept })).type).toStartWith("text/html");
+});
 
 test("nothing from outside becomes markup or a field", async () => {
   const evil = `</title><script>alert("1")</script><img src=x onerror='a'>&`;

@@ -57,20 +57,24 @@ export const errorReply: ErrorPage = (error, context) => {
 /** Browsers name text/html; a program that takes anything gets JSON. */
 function prefersHtml(accept: string | undefined): boolean {
   if (accept === undefined) return false;
-  const html = quality(accept, "text/html");
-  return html > 0 && html >= Math.max(quality(accept, "application/json"), quality(accept, "application/problem+json"));
+  const weights = weightsIn(accept);
+  const weigh = (type: string, subtype: string): number =>
+    weights.get(`${type}/${subtype}`) ?? weights.get(`${type}/*`) ?? 0;
+  const html = weigh("text", "html");
+  return html > 0 && html >= Math.max(weigh("application", "json"), weigh("application", "problem+json"));
 }
 
-/** Weight of one exact media type in an Accept field; 0 when it is not named. */
-function quality(accept: string, mediaType: string): number {
+/** The weights of the media ranges in an Accept field (RFC 9110 §12.5.1), the first of each. */
+function weightsIn(accept: string): ReadonlyMap<string, number> {
+  const weights = new Map<string, number>();
   for (const range of accept.toLowerCase().split(",").slice(0, 32)) {
-    const [name, ...parameters] = range.split(";").map((part) => part.trim());
-    if (name !== mediaType) continue;
+    const [name = "", ...parameters] = range.split(";").map((part) => part.trim());
+    if (weights.has(name)) continue;
     const weight = parameters.find((parameter) => parameter.startsWith("q="));
     const parsed = weight === undefined ? 1 : Number(weight.slice(2));
-    return Number.isFinite(parsed) ? parsed : 0;
+    weights.set(name, Number.isFinite(parsed) ? parsed : 0);
   }
-  return 0;
+  return weights;
 }
 
 function problemJson(error: SallyError, { id, details, extra }: ErrorPageContext): string {

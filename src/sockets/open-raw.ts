@@ -130,11 +130,9 @@ export class Attempt {
       return this.fail(new SallyError(tls.failureCode ?? "CONNECT_FAILED", text, { cause: error }));
     }
     const code = tls.failureCode ?? "CA_MISMATCH";
-    this.fail(
-      new SallyError(code, `the TLS certificate of ${this.label} (${tls.serverName}) was not accepted: ${why}`, {
-        cause: error,
-      }),
-    );
+    const advice = code === "CA_MISMATCH" ? "; a node that was set up anew needs a new token: log in again" : "";
+    const text = `the TLS certificate of ${this.label} (${tls.serverName}) was not accepted: ${why}${advice}`;
+    this.fail(new SallyError(code, text, { cause: error }));
   }
 
   #succeed(socket: BunSocket, tls: ConnectedSocket["tls"]): void {

@@ -23,6 +23,15 @@ test("fields of one connection go, the others keep order, case and duplicates", 
   expect(strip([...raw, "Upgrade", "x", "Trailer", "X-T"])).toEqual(["B", "1", "b", "2", "Trailer", "X-T"]);
 });
 
+test("what an edge says of its own reply is not taken over from another's", () => {
+  expect(strip(["SALLY-error", "FAKE", "Sally-Request-Id", "1", "Sally-Errors", "2"])).toEqual([
+    "Sally-Request-Id",
+    "1",
+    "Sally-Errors",
+    "2",
+  ]);
+});
+
 test("what Connection names goes too", () => {
   expect(strip(["X-Hop", "1", "x-hop", "2", "X-Stay", "3"], ["x-hop"])).toEqual(["X-Stay", "3"]);
 });

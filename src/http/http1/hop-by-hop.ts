@@ -65,6 +65,9 @@ export function withoutHopByHop(headers: HeaderList, nominated: readonly string[
           value = "Upgrade";
         }
         break;
+      case 11:
+        if (isNamed(name, "sally-error")) continue; // what an edge says of its own reply
+        break;
       case 16:
         if (isNamed(name, "proxy-connection")) continue;
         break;

@@ -48,8 +48,10 @@ export function reasonOf(error: unknown, fallback: ErrorCode = "LINK_LOST"): Sal
   }
   const message = error instanceof Error ? error.message : "unknown";
   if (message.includes("certificate validation failed"))
-    return new SallyError("CA_MISMATCH", `The node's certificate was not issued by the CA of the token (${message}).`, {
-      cause: error,
-    });
+    return new SallyError(
+      "CA_MISMATCH",
+      `The node's certificate was not issued by the CA of the token (${message}): a node that was set up anew needs a new token.`,
+      { cause: error },
+    );
   return new SallyError(fallback, `The QUIC connection was lost (${message}).`, { cause: error });
 }
