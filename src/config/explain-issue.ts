@@ -34,8 +34,8 @@ export function explainIssue(issue: z.core.$ZodRawIssue): string | undefined {
     case "invalid_format":
     case "invalid_key":
     case "not_multiple_of":
-      return undefined;
   }
+  return undefined;
 }
 
 function sizeOf(input: unknown, ofNumbers: string, ofOthers: string): string {
