@@ -36,6 +36,8 @@ export const limits = {
   openWaitMs: 5_000,
   pingAfterMs: 2_000,
   linkDeadAfterMs: 6_000,
+  /** A lane that is silent alone, where all lanes are streams of one connection. */
+  sharedLaneDeadAfterMs: 30_000,
   /** A link that is said to be gone has so long to show that it is not. */
   suspectDeadAfterMs: 2_000,
   /** The older link of an agent that has linked anew: QUIC and TCP may take as long again as a cut did to notice its end. */

@@ -22,6 +22,8 @@ import type { WireStream } from "./wire-stream.ts";
 
 /** Received DATA is acknowledged with the next write, or at once when this much is owed. */
 const ackAtBytes = 32 * 1024;
+/** Who opens streams on this lane is told when so much waits, ahead of it. */
+const reportAtBytes = 16 * 1024;
 
 export interface LaneSenderOptions {
   readonly carrier: Duplex;
@@ -209,7 +211,7 @@ export class LaneSender {
   }
 
   #packOwed(): void {
-    if (this.#owedAckBytes > 0) {
+    if (this.#owedAckBytes > 0 || (this.queuedBytes >= reportAtBytes && !this.#isBlocked)) {
       const owed = this.#owedAckBytes;
       this.#owedAckBytes = 0;
       this.credit(0, owed, this.queuedBytes);

@@ -78,6 +78,7 @@ export class LinkCore implements Link, LaneHost {
     this.#liveness = new Liveness({
       clock: this.clock,
       limits: this.limits,
+      lanesShareLine: session.transport === "quic",
       lanes: () => this.#lanes,
       onLaneDead: (lane) => (lane as Lane).abort(new SallyError("LINK_IDLE")), // lanes() handed out lanes
       onLinkDead: () => this.#end(new SallyError("LINK_IDLE"), "abrupt"),

@@ -21,7 +21,7 @@ class FakeLane implements WatchedLane {
   }
 }
 
-function setUp(laneCount: number) {
+function setUp(laneCount: number, lanesShareLine = false) {
   const clock = new FakeClock();
   const lanes = Array.from({ length: laneCount }, () => new FakeLane());
   const dead: (WatchedLane | "link")[] = [];
@@ -29,6 +29,7 @@ function setUp(laneCount: number) {
   const liveness = new Liveness({
     clock,
     limits,
+    lanesShareLine,
     lanes: () => lanes,
     onLaneDead: (lane) => void dead.push(lane),
     onLinkDead: () => void dead.push("link"),
@@ -75,6 +76,23 @@ test("any other lane is asked when the peer owes it something, and given up alon
   expect(dead).toEqual([]);
   pass(100);
   expect(dead).toEqual([second]);
+});
+
+test("a lane that is silent alone is given longer on a line with long round trips, and where lanes share a connection", () => {
+  const lives = ({ clock, lanes, dead }: ReturnType<typeof setUp>): number => {
+    lanes[1]!.awaitsPeer = true;
+    while (dead.length === 0) {
+      clock.advance(100);
+      lanes[0]!.hear(clock.nowMs());
+    }
+    expect(dead).toEqual([lanes[1]!]);
+    return clock.nowMs();
+  };
+  expect(lives(setUp(2))).toBe(limits.linkDeadAfterMs);
+  const slow = setUp(2);
+  slow.liveness.onRoundTrip(2_000);
+  expect(lives(slow)).toBe(limits.pingAfterMs + 4 * 2_000);
+  expect(lives(setUp(2, true))).toBe(limits.sharedLaneDeadAfterMs);
 });
 
 test("a PING without an answer puts the link in doubt after a second, or after several round trips", () => {

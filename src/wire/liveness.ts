@@ -31,6 +31,8 @@ export interface WatchedLane {
 export interface LivenessOptions {
   readonly clock: Clock;
   readonly limits: Limits;
+  /** The lanes are streams of one connection: one that is silent alone most likely waits for its turn. */
+  readonly lanesShareLine: boolean;
   /** Live lanes, the one that carries control first. */
   readonly lanes: () => readonly WatchedLane[];
   readonly onLaneDead: (lane: WatchedLane) => void;
@@ -133,7 +135,7 @@ export class Liveness {
       lane.nudge();
       this.#probe(lane, { nowMs, isFirst: at === 0, isLinkSilent: nowMs - heardMs >= limits.pingAfterMs });
       if (lane.pingedMs === undefined) continue;
-      const deadlineMs = Math.max(lane.heardMs + this.#deadAfterMs, lane.pingedMs + this.#deadAfterMs / 2);
+      const deadlineMs = this.#laneDeadMs(lane.heardMs, lane.pingedMs);
       if (nowMs >= deadlineMs) dead.push(lane);
       else nextMs = Math.min(nextMs, deadlineMs);
     }
@@ -156,6 +158,14 @@ export class Liveness {
     return sinceMs + Math.max(this.#options.limits.doubtAfterMs, doubtAfterRoundTrips * (this.rttMs ?? 0));
   }
 
+  /** When a lane is dead, unless it is heard: on a slow line its answer may wait behind much else. */
+  #laneDeadMs(heardMs: number, pingedMs: number): number {
+    const { limits, lanesShareLine } = this.#options;
+    const deadAfterMs = lanesShareLine ? limits.sharedLaneDeadAfterMs : this.#deadAfterMs;
+    const patienceMs = Math.max(deadAfterMs / 2, doubtAfterRoundTrips * (this.rttMs ?? 0));
+    return Math.max(heardMs + deadAfterMs, pingedMs + patienceMs);
+  }
+
   /** When the link is dead, unless it is heard. */
   #deadMs(heardMs: number): number {
     if (this.#suspectedMs !== undefined && heardMs > this.#suspectedMs) this.#suspectedMs = undefined;
@@ -170,8 +180,10 @@ export class Liveness {
     const isSilent = nowMs - lane.heardMs >= pingAfterMs;
     const isMissing = isSilent && (lane.awaitsPeer || (isFirst && isLinkSilent));
     const wantsSample = isFirst && nowMs - this.#measuredMs >= this.#measureNextMs;
+    // Two in short order say that the link is silent, so nothing else may look like that.
     const wantsAgain = isFirst && isLinkSilent && nowMs - this.#askedMs >= doubtAfterMs;
-    if (!wantsSample && !wantsAgain && (!isMissing || lane.pingedMs !== undefined)) return;
+    const wasAsked = isFirst ? nowMs - this.#askedMs < pingAfterMs : lane.pingedMs !== undefined;
+    if (!wantsAgain && (wasAsked || !(wantsSample || isMissing))) return;
     if (isFirst) this.#measuredMs = this.#askedMs = nowMs;
     if (wantsSample) this.#measureNextMs = Math.min(2 * this.#measureNextMs, measureEveryMs);
     this.#ping(lane, nowMs);

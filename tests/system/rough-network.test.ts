@@ -149,6 +149,30 @@ test(
 );
 
 test(
+  "on a slow line small requests get through beside large replies, and nothing is given up",
+  overBoth(async (transport) => {
+    await using nginx = await Nginx.start();
+    const bytes = randomBytes(500_000);
+    await Bun.write(join(nginx.root, "file"), bytes);
+    await Bun.write(join(nginx.root, "small"), "small");
+    const target = `unix:${nginx.socket}`;
+    await using road = await Road.open({ wire: { delayMs: 25, rateMbit: 1 }, transport, target });
+    await road.up(transport);
+    let isBusy = true;
+    const downloads = Promise.all([1, 2, 3].map(() => road.download("/file"))).finally(() => (isBusy = false));
+    const tookMs: number[] = [];
+    while (isBusy) {
+      const startedMs = performance.now();
+      expect(await road.download("/small")).toBe(new Bun.CryptoHasher("sha256").update("small").digest("hex"));
+      tookMs.push(performance.now() - startedMs);
+    }
+    note(`${transport}: ${tookMs.length} small ones, the slowest in ${Math.max(...tookMs).toFixed(0)} ms`);
+    expect(await downloads).toEqual(Array(3).fill(new Bun.CryptoHasher("sha256").update(bytes).digest("hex")));
+    expect(road.agent.events.filter(({ event, state }) => event === "link" && state === "down")).toEqual([]);
+  }),
+);
+
+test(
   "agents far away are told that the node stops",
   overBoth(async (transport) => {
     await using road = await Road.open({ wire: { delayMs: 100 }, transport });

@@ -23,7 +23,7 @@ export interface StreamPoolOptions {
 /** Idle streams that are compared by the load of their lanes. */
 const streamsLookedAt = 64;
 /** A lane with more on the way than this carries bulk. */
-const bulkLoadBytes = 64 * 1024;
+const bulkLoadBytes = 32 * 1024;
 /** With so many idle streams behind bulk, one of them is taken all the same. */
 const idleBehindBulkMax = 64;
 

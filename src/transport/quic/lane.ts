@@ -194,22 +194,27 @@ export class QuicLane implements Duplex, TurnTaker {
     this.#resume();
   }
 
-  /** hot: bench/quic.ts. One call into node:quic takes the whole queue; it accepts all of it or nothing. */
+  /** hot: bench/quic.ts. One call into node:quic takes the whole queue, or its turn's share; it accepts that or nothing. */
   #flush(): void {
     if (this.#isClosed || this.#isWaiting) return;
     if (this.#early !== undefined) return this.#flushEarly(this.#early);
     const { turns } = this.#host;
     while (this.#queue.length > 0) {
-      if (!turns.mayWrite(this, this.#queuedBytes)) {
+      const byteCount = turns.take(this, this.#queuedBytes);
+      if (byteCount === 0) {
         this.#owesDrain = true;
         return;
       }
-      const isTaken =
-        this.#queue.length === 1 ? this.#writer.writeSync(this.#queue[0]!) : this.#writer.writevSync(this.#queue); // length checked
-      if (!isTaken) return this.#waitForRoom();
-      turns.wrote(this, this.#queuedBytes);
-      this.#queue = [];
-      this.#queuedBytes = 0;
+      const rest = byteCount < this.#queuedBytes ? splitQueue(this.#queue, byteCount) : [];
+      const part = this.#queue;
+      const isTaken = part.length === 1 ? this.#writer.writeSync(part[0]!) : this.#writer.writevSync(part); // length checked
+      if (!isTaken) {
+        this.#queue.push(...rest);
+        return this.#waitForRoom();
+      }
+      turns.wrote(this, byteCount);
+      this.#queue = rest;
+      this.#queuedBytes -= byteCount;
     }
     if (this.#isEnding) this.#sendEnd();
     else if (this.#writer.desiredSize === 0) this.#waitForRoom();
@@ -365,4 +370,16 @@ export class QuicLane implements Duplex, TurnTaker {
     this.#host.turns.leave(this);
     this.#host.over(this);
   }
+}
+
+/** Leaves the first `byteCount` bytes in the queue, which has more. Returns the others. */
+function splitQueue(queue: Uint8Array[], byteCount: number): Uint8Array[] {
+  let at = 0;
+  let left = byteCount;
+  while (left > queue[at]!.length) left -= queue[at++]!.length; // it has more than that
+  const last = queue[at]!;
+  const rest = queue.splice(at + 1);
+  queue[at] = last.subarray(0, left);
+  if (left < last.length) rest.unshift(last.subarray(left));
+  return rest;
 }

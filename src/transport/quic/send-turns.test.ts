@@ -4,7 +4,7 @@ import { SendTurns, type TurnTaker } from "./send-turns.ts";
 
 const bufferBytes = 64 * 1024;
 
-/** A lane that always has more to say, in pieces of the buffer's size. */
+/** A lane that always has more to say, and asks for a buffer's worth of it. */
 class BusyLane implements TurnTaker {
   unsentBytes = 0;
   sentBytes = 0;
@@ -15,9 +15,9 @@ class BusyLane implements TurnTaker {
   }
 
   onTurn(): void {
-    if (this.unsentBytes > 0 || !this.#turns.mayWrite(this, bufferBytes)) return;
-    this.unsentBytes = bufferBytes;
-    this.#turns.wrote(this, bufferBytes);
+    if (this.unsentBytes > 0) return;
+    this.unsentBytes = this.#turns.take(this, bufferBytes);
+    if (this.unsentBytes > 0) this.#turns.wrote(this, this.unsentBytes);
   }
 
   /** The connection sent so much of it; a half-empty buffer asks for more. */
@@ -32,9 +32,9 @@ class BusyLane implements TurnTaker {
 }
 
 /** One packet after the other, always of the first lane that has bytes: what the library does. */
-function sendPackets(lanes: readonly BusyLane[], count: number, each?: () => void): void {
+function sendPackets(lanes: readonly BusyLane[], count: number, each?: () => void, packetBytes = 1_400): void {
   for (let i = 0; i < count; i++) {
-    lanes.find((lane) => lane.unsentBytes > 0)?.send(1_400);
+    lanes.find((lane) => lane.unsentBytes > 0)?.send(packetBytes);
     each?.();
   }
 }
@@ -57,7 +57,7 @@ test("a small write waits for nobody, and is overtaken by a bounded number of by
   const small = new BusyLane(turns);
   const lanes = [...busy, small];
   for (let round = 0; round < 50; round++) {
-    expect(turns.mayWrite(small, 100)).toBe(true);
+    expect(turns.take(small, 100)).toBe(100);
     small.unsentBytes = 100;
     turns.wrote(small, 100);
     const before = busy.reduce((sum, lane) => sum + lane.sentBytes, 0);
@@ -73,6 +73,27 @@ test("a small write waits for nobody, and is overtaken by a bounded number of by
     expect(busy.some((lane) => lane.unsentBytes > 0)).toBe(true); // the others go on
     sendPackets(busy, 7);
   }
+});
+
+test("all lanes together are ahead of the line by what it sends in a moment", () => {
+  const aheadAt = (bytesPerMs: number): number => {
+    const clock = new FakeClock();
+    const turns = new SendTurns(clock);
+    const lanes = Array.from({ length: 8 }, () => new BusyLane(turns));
+    for (const lane of lanes) lane.onTurn();
+    let mostBytes = 0;
+    for (let ms = 0; ms < 400; ms++) {
+      for (let left = bytesPerMs; left > 0; left -= 1_000) sendPackets(lanes, 1, () => {}, Math.min(left, 1_000));
+      clock.advance(1);
+      const unsentBytes = lanes.reduce((sum, lane) => sum + lane.unsentBytes, 0);
+      if (ms > 100) mostBytes = Math.max(mostBytes, unsentBytes);
+    }
+    return mostBytes;
+  };
+  expect(aheadAt(50)).toBeLessThanOrEqual(32 * 1024);
+  const most = aheadAt(4_000);
+  expect(most).toBeGreaterThan(100_000);
+  expect(most).toBeLessThanOrEqual(50 * 4_000 * 1.1);
 });
 
 test("a lane that is over holds nobody back", () => {

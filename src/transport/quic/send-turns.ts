@@ -2,6 +2,7 @@
  * Shares one QUIC connection between its lanes. The library under node:quic serves the stream that was opened first for
  * as long as that has anything to send: one busy lane would starve all later ones for ever, their PINGs included. So a
  * lane hands its bytes on only while no other lane's have waited for too long; then those are the only ones left to send.
+ * And all lanes together hand on no more than leaves in a moment: on a slow line everything else waits for that.
  */
 
 import type { Clock } from "../../core/clock.ts";
@@ -14,8 +15,17 @@ export interface TurnTaker {
   onTurn(): void;
 }
 
-/** So many bytes of others may overtake what a lane has handed on. */
+/** So many bytes of others may overtake what a lane has handed on, fewer on a slow line. */
 const overtakeBytes = 128 * 1024;
+/** What may be handed on and not sent yet: as much as the connection sends in so long, or a few packets' worth. */
+const aheadMs = 50;
+const aheadLeastBytes = 16 * 1024;
+/** More than all lanes have to hand on. */
+const aheadPlentyBytes = 2 * 1024 * 1024;
+/** Less is not worth a turn. */
+const turnLeastBytes = 8 * 1024;
+/** The rate is taken over so long at least. */
+const rateOverMs = 20;
 /** Writes up to this wait for nobody: control frames and small requests. */
 const smallBytes = 4 * 1024;
 /** node:quic does not tell when a small write has been sent, so waiting lanes look. */
@@ -31,18 +41,25 @@ export class SendTurns {
   /** The lane whose turn it is. */
   #next: TurnTaker | undefined;
   #isLooking = false;
+  #aheadBytes = aheadLeastBytes;
+  #ratedMs: number;
+  #ratedBytes = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.#ratedMs = clock.nowMs();
   }
 
-  /** Whether the lane may hand on `byteCount` bytes now; `onTurn` is called later when it may not. */
-  mayWrite(lane: TurnTaker, byteCount: number): boolean {
-    if (byteCount <= smallBytes && !this.#waiting.has(lane)) return true;
-    if ((this.#waiting.size === 0 || this.#next === lane) && this.#isFree()) return true;
+  /** How many of `byteCount` bytes the lane may hand on now; 0: none, and `onTurn` is called later. */
+  take(lane: TurnTaker, byteCount: number): number {
+    if (byteCount <= smallBytes && !this.#waiting.has(lane)) return byteCount;
+    if (this.#waiting.size === 0 || this.#next === lane) {
+      const roomBytes = this.#roomBytes();
+      if (roomBytes > 0) return Math.min(byteCount, roomBytes);
+    }
     this.#waiting.add(lane);
     this.#lookLater();
-    return false;
+    return 0;
   }
 
   /** node:quic took so many bytes of the lane. */
@@ -65,16 +82,35 @@ export class SendTurns {
     this.#serve();
   }
 
-  #isFree(): boolean {
+  /** What the lane whose turn it is may hand on. hot: bench/quic.ts; asking a lane is a call into the library. */
+  #roomBytes(): number {
+    if (this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes)) return 0;
+    const sinceMs = this.#clock.nowMs() - this.#ratedMs;
+    if (sinceMs < rateOverMs && this.#aheadBytes >= aheadPlentyBytes) return aheadPlentyBytes;
+    let unsentBytes = 0;
+    for (const lane of this.#unsent.keys()) unsentBytes += lane.unsentBytes;
+    if (sinceMs >= rateOverMs) this.#rate(this.#handedBytes - unsentBytes, sinceMs);
+    const roomBytes = this.#aheadBytes - unsentBytes;
+    return roomBytes < turnLeastBytes ? 0 : roomBytes;
+  }
+
+  /** By how much the lane that has waited longest was overtaken. */
+  #overtakenBytes(): number {
     for (const [lane, handedBefore] of this.#unsent) {
-      if (lane.unsentBytes > 0) return this.#handedBytes - handedBefore < overtakeBytes;
+      if (lane.unsentBytes > 0) return this.#handedBytes - handedBefore;
       this.#unsent.delete(lane);
     }
-    return true;
+    return 0;
+  }
+
+  #rate(sentBytes: number, sinceMs: number): void {
+    this.#aheadBytes = Math.max(aheadLeastBytes, ((sentBytes - this.#ratedBytes) / sinceMs) * aheadMs);
+    this.#ratedMs += sinceMs;
+    this.#ratedBytes = sentBytes;
   }
 
   #serve(): void {
-    while (this.#waiting.size > 0 && this.#isFree()) {
+    while (this.#waiting.size > 0 && this.#roomBytes() > 0) {
       const next = this.#waiting.values().next().value!; // not empty
       this.#waiting.delete(next);
       this.#next = next;
