@@ -431,6 +431,7 @@ describe("a link that answers nothing", () => {
     links[0]!.options!.onDoubt!(links[0]!);
     await settle(50);
     expect(links.map(({ transport }) => transport)).toEqual(["memory", "websocket"]);
+    expect(links.map((link) => link.sentOf("claim")[0]!.links)).toEqual([[], [links[0]!.id]]);
     expect(links[0]!.isClosed).toBe(false);
     expect(named("tunnel").map(({ transport }) => transport)).toEqual(["memory", "websocket"]);
     links[0]!.options!.onDoubt!(links[0]!); // of no interest any more

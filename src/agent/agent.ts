@@ -119,6 +119,7 @@ class AgentDaemon implements Agent {
     this.#claims = new ClaimSession({
       tunnels: this.#tunnels,
       process: () => options.auth().process,
+      links: () => this.#keeper.links,
       clock,
       log,
       limits,

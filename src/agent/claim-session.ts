@@ -22,6 +22,8 @@ export interface ClaimSessionOptions {
   readonly tunnels: TunnelSet;
   /** Names this process in claims. */
   readonly process: () => string;
+  /** The links that this process holds. */
+  readonly links: () => readonly Link[];
   readonly clock: Clock;
   readonly log: Logger;
   readonly limits: Limits;
@@ -120,15 +122,16 @@ export class ClaimSession {
     wanted: readonly ServedTunnel[],
     signal: AbortSignal,
   ): Promise<{ readonly tunnel: ServedTunnel; readonly error: SallyError }[]> {
-    const { tunnels, limits, process } = this.#options;
+    const { tunnels, limits, process, links } = this.#options;
     const missing: { readonly tunnel: ServedTunnel; readonly error: SallyError }[] = [];
     if (wanted.length === 0) return missing;
     tunnels.claimStarted();
     try {
       for (const part of partsOf(wanted, limits)) {
         const requests = part.map(({ config }) => requestFor(config));
+        const others = links().flatMap(({ id }) => (id === link.id ? [] : [id]));
         const answer = await this.#claims.ask(link, limits.handshakeMs, (requestId) =>
-          link.send({ type: "claim", requestId, process: process(), tunnels: requests }),
+          link.send({ type: "claim", requestId, process: process(), tunnels: requests, links: others.slice(0, 100) }),
         );
         signal.throwIfAborted();
         missing.push(...part.flatMap((tunnel, index) => this.#settle(tunnel, answer.results[index])));

@@ -4,7 +4,7 @@
  */
 
 import type { ErrorCode } from "../core/errors.ts";
-import { toSallyError } from "../core/errors.ts";
+import { SallyError, toSallyError } from "../core/errors.ts";
 import type { PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
 import type { ClaimResult, ControlMessage, TunnelRequest } from "../wire/messages.ts";
@@ -54,7 +54,7 @@ const namesPerTurn = 4;
 export async function answerClaim(
   options: ClaimsOptions,
   state: LinkState,
-  { requestId, tunnels }: ClaimMessage,
+  { requestId, tunnels, links }: ClaimMessage,
   pace: (names: number) => Promise<void>,
 ): Promise<void> {
   const { tunnelsPerLink } = options.limits;
@@ -75,7 +75,7 @@ export async function answerClaim(
       results.push(answer);
     }
   }
-  letGo(options, gaveWay);
+  letGo(options, gaveWay, links);
   if (state.link.isClosed) return;
   for (const { name } of tunnels.slice(considered)) results.push(refusal(name, tooMany(tunnelsPerLink)));
   const refused = results.flatMap((result) => (result.ok ? [] : [{ name: result.name, code: result.code }]));
@@ -142,14 +142,19 @@ function tellReplaced(options: ClaimsOptions, replaced: readonly Membership[]): 
 /**
  * Links that lost their last name get no new streams, finish what runs, and close. A process that was replaced is most
  * often dead: whoever waits for it should not wait longer than necessary. One that came back itself is not, and what it
- * was asked over the older link may yet be answered.
+ * was asked over the older link may yet be answered, unless it says that it has given that up.
  */
-function letGo(options: ClaimsOptions, { replaced, superseded }: GaveWay): void {
+function letGo(
+  options: ClaimsOptions,
+  { replaced, superseded }: GaveWay,
+  heldLinks: readonly string[] | undefined,
+): void {
   for (const { state } of replaced) state.link.suspect();
   for (const { state } of superseded) {
     if (state.memberships.size > 0 || state.isSuperseded) continue;
     state.isSuperseded = true;
-    state.link.bear();
+    if (heldLinks?.includes(state.link.id) === false) state.link.close(new SallyError("LINK_LOST"));
+    else state.link.bear();
   }
   for (const { state } of [...replaced, ...superseded]) {
     if (state.memberships.size > 0 || state.isDraining) continue;

@@ -263,6 +263,20 @@ describe("claims", () => {
     expect(exit.dialer.dial(dial).linkId).toBe(next.id);
   });
 
+  test("an older link that its process has given up ends at once, one that it holds does not", async () => {
+    const { events, linkUp } = setUp();
+    const [lost, held] = [await linkUp(), await linkUp()];
+    await claim(lost, ["one"]);
+    await claim(held, ["two"]);
+    const next = await linkUp();
+    const tunnels = ["one", "two"].map((name) => request(name, {}));
+    next.receive({ type: "claim", requestId: 9_999, process: next.peerProcess, tunnels, links: [held.id, "other"] });
+    await settle();
+    expect([lost.closeError?.code, lost.isBorne]).toEqual(["LINK_LOST", false]);
+    expect([held.isClosed, held.isBorne]).toEqual([false, true]);
+    expect(events.filter(({ event }) => event === "link-down")).toMatchObject([{ link: { id: lost.id } }]);
+  });
+
   test("a link that answers nothing is told of once its process has come back on another, not before", async () => {
     const { events, linkUp } = setUp();
     const silent = (): unknown[] => events.filter(({ event }) => event === "link-silent");

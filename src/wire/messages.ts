@@ -53,6 +53,8 @@ const agentMessages = [
     requestId,
     process: text(100),
     tunnels: z.array(tunnelRequest).min(1).max(1_000),
+    /** Ids of the older links that the agent still holds; absent when it does not say. */
+    links: z.array(text(100)).max(100).optional(),
   }),
   z.object({ type: z.literal("release"), names }),
   /** How much more load the agent's machine can take: 0 is none, 1 is idle. Sent at most once a second. */

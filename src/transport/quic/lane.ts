@@ -200,7 +200,8 @@ export class QuicLane implements Duplex, TurnTaker {
     if (this.#early !== undefined) return this.#flushEarly(this.#early);
     const { turns } = this.#host;
     while (this.#queue.length > 0) {
-      const byteCount = turns.take(this, this.#queuedBytes);
+      // What a session that closes has not handed on is lost.
+      const byteCount = this.#isEnding ? this.#queuedBytes : turns.take(this, this.#queuedBytes);
       if (byteCount === 0) {
         this.#owesDrain = true;
         return;
