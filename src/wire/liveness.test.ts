@@ -95,6 +95,16 @@ test("a lane that is silent alone is given longer on a line with long round trip
   expect(lives(setUp(2, true))).toBe(limits.sharedLaneDeadAfterMs);
 });
 
+test("the first lane, too, is asked once when it is silent alone: more would look like a silent link", () => {
+  const { clock, lanes } = setUp(2, true);
+  lanes[0]!.awaitsPeer = true;
+  for (let atMs = 0; atMs < limits.sharedLaneDeadAfterMs - 500; atMs += 500) {
+    clock.advance(500);
+    lanes[1]!.hear(clock.nowMs());
+  }
+  expect(lanes[0]!.pings).toBe(1);
+});
+
 test("a PING without an answer puts the link in doubt after a second, or after several round trips", () => {
   const quick = setUp(1);
   quick.clock.advance(limits.pingAfterMs + limits.doubtAfterMs - 1);

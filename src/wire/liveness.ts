@@ -182,7 +182,7 @@ export class Liveness {
     const wantsSample = isFirst && nowMs - this.#measuredMs >= this.#measureNextMs;
     // Two in short order say that the link is silent, so nothing else may look like that.
     const wantsAgain = isFirst && isLinkSilent && nowMs - this.#askedMs >= doubtAfterMs;
-    const wasAsked = isFirst ? nowMs - this.#askedMs < pingAfterMs : lane.pingedMs !== undefined;
+    const wasAsked = lane.pingedMs !== undefined || (isFirst && nowMs - this.#askedMs < pingAfterMs);
     if (!wantsAgain && (wasAsked || !(wantsSample || isMissing))) return;
     if (isFirst) this.#measuredMs = this.#askedMs = nowMs;
     if (wantsSample) this.#measureNextMs = Math.min(2 * this.#measureNextMs, measureEveryMs);
