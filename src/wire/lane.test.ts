@@ -31,6 +31,26 @@ describe("sending", () => {
     expect(lane.writeCount - before).toBeLessThanOrEqual(5); // 192 KiB in buffers of 64 KiB, and what was begun before
   });
 
+  test("what waits is announced in front of the data, though nothing is owed; a little is not", async () => {
+    for (const [written, waiting] of [
+      [200 * 1024, 200 * 1024 - limits.streamWindowInitialBytes],
+      [8 * 1024, 0],
+    ] as const) {
+      const { node, agent } = await linkPair({
+        agent: {
+          onStream: (stream) => {
+            stream.write(new Uint8Array(written));
+          },
+        },
+      });
+      const stream = node.open(http);
+      record(stream, { consumes: false });
+      await settle();
+      expect(stream.laneLoadBytes).toBe(waiting);
+      agent.close();
+    }
+  });
+
   test("streams take turns in pieces of 16 KiB, and a small one does not wait for a large one", async () => {
     const order: string[] = [];
     const { node } = await linkPair({
