@@ -22,8 +22,8 @@ import type { WireStream } from "./wire-stream.ts";
 
 /** Received DATA is acknowledged with the next write, or at once when this much is owed. */
 const ackAtBytes = 32 * 1024;
-/** Who opens streams on this lane is told when so much waits, ahead of it. */
-const reportAtBytes = 16 * 1024;
+/** Who opens streams on this lane is told when so much waits, ahead of it, and when nothing does any more, behind it. */
+const announceAtBytes = 16 * 1024;
 
 export interface LaneSenderOptions {
   readonly carrier: Duplex;
@@ -38,6 +38,8 @@ export interface LaneSenderOptions {
 export class LaneSender {
   /** DATA that waits in the queues of this lane's streams. */
   queuedBytes = 0;
+  /** What the peer was told of it last. */
+  #announcedBytes = 0;
   /** DATA sent that the peer has not acknowledged. */
   inFlightBytes = 0;
   isClosed = false;
@@ -173,6 +175,12 @@ export class LaneSender {
     if (this.#owedAckBytes > 0) this.wake();
   }
 
+  /** A stream that is over had so much queued. */
+  dropped(byteCount: number): void {
+    this.queuedBytes -= byteCount;
+    if (this.#announcedBytes > 0 && this.queuedBytes === 0) this.wake();
+  }
+
   wake(): void {
     if (this.#isScheduled || this.isClosed) return;
     this.#isScheduled = true;
@@ -187,6 +195,7 @@ export class LaneSender {
     // A carrier that accepts more than our own limit gets one piece a turn, since it will not say when it has drained.
     if (!this.#isBlocked) this.#roomBytes = Math.max(this.#roomBytes, this.#limits.laneQuantumBytes);
     while (this.#readyHead !== undefined && this.#roomBytes > 0 && !this.#isBlocked) this.#sendPiece();
+    if (this.#announcedBytes > 0 && this.queuedBytes === 0) this.#announce();
     this.#writer.flush();
     this.#isScheduled = false;
     this.#roomBytes = this.#limits.laneSendQueueBytes - this.#carrier.queuedBytes;
@@ -211,11 +220,7 @@ export class LaneSender {
   }
 
   #packOwed(): void {
-    if (this.#owedAckBytes > 0 || (this.queuedBytes >= reportAtBytes && !this.#isBlocked)) {
-      const owed = this.#owedAckBytes;
-      this.#owedAckBytes = 0;
-      this.credit(0, owed, this.queuedBytes);
-    }
+    if (this.#owedAckBytes > 0 || (this.queuedBytes >= announceAtBytes && !this.#isBlocked)) this.#announce();
     if (this.#owedControlAck !== undefined) {
       this.#small(frameType.controlAck, this.#owedControlAck);
       this.#owedControlAck = undefined;
@@ -224,6 +229,13 @@ export class LaneSender {
       this.#small(frameType.pong, 0, this.#pong);
       this.#pong = undefined;
     }
+  }
+
+  #announce(): void {
+    const owed = this.#owedAckBytes;
+    this.#owedAckBytes = 0;
+    this.#announcedBytes = this.queuedBytes;
+    this.credit(0, owed, this.queuedBytes);
   }
 
   /** One frame of the stream at the head of the line. */

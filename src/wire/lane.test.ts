@@ -33,7 +33,7 @@ describe("sending", () => {
 
   test("what waits is announced in front of the data, though nothing is owed; a little is not", async () => {
     for (const [written, waiting] of [
-      [200 * 1024, 200 * 1024 - limits.streamWindowInitialBytes],
+      [200 * 1024, 200 * 1024],
       [8 * 1024, 0],
     ] as const) {
       const { node, agent } = await linkPair({
@@ -48,6 +48,27 @@ describe("sending", () => {
       await settle();
       expect(stream.laneLoadBytes).toBe(waiting);
       agent.close();
+    }
+  });
+
+  test("a lane counts as loaded until nothing waits at the other end: the last data was sent, or nobody wants it", async () => {
+    for (const end of ["read", "reset"] as const) {
+      const size = 200 * 1024;
+      const { node } = await linkPair({ agent: { onStream: (stream) => void stream.write(new Uint8Array(size)) } });
+      const stream = node.open(http);
+      const seen = record(stream, { consumes: false });
+      await settle();
+      expect(stream.laneLoadBytes).toBe(size);
+      if (end === "reset") stream.reset(new SallyError("ORIGIN_RESET"));
+      else {
+        for (let consumed = 0; consumed < size; await settle()) {
+          expect(seen.byteCount).toBeGreaterThan(consumed);
+          stream.consume(seen.byteCount - consumed);
+          consumed = seen.byteCount;
+        }
+      }
+      await settle();
+      expect(stream.laneLoadBytes).toBe(0);
     }
   });
 

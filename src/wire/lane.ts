@@ -47,7 +47,7 @@ export class Lane {
   #current: WireStream | undefined;
   /** DATA that may still arrive for streams that we reset. */
   #staleBytes = 0;
-  /** What the peer said it has queued for us, less what has come since. */
+  /** What the peer said last that it has queued for us. */
   #peerQueuedBytes = 0;
 
   constructor(host: LaneHost, carrier: Duplex, index: number) {
@@ -211,7 +211,6 @@ export class Lane {
     if (frameBytes > 0) {
       if (!this.isJoined) throw new SallyError("PROTOCOL_VIOLATION", "DATA before the handshake");
       this.sender.acknowledge(frameBytes);
-      this.#peerQueuedBytes = Math.max(0, this.#peerQueuedBytes - frameBytes);
       stream = this.#streams.get(streamId);
       this.#current = stream;
       if (stream === undefined) return this.#onStaleData(streamId, frameBytes);

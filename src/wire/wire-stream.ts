@@ -166,8 +166,9 @@ export class WireStream implements IncomingStream {
 
   /** Forgets what waits to be sent; the lane calls it when the stream is over. */
   dropQueue(): void {
-    this.#lane.sender.queuedBytes -= this.queuedBytes;
+    const droppedBytes = this.queuedBytes;
     this.#queue = undefined;
+    if (droppedBytes > 0) this.#lane.sender.dropped(droppedBytes);
   }
 
   #returnCredit(): void {

@@ -69,10 +69,63 @@ test("a small write waits for nobody, and is overtaken by a bounded number of by
     }
     const overtaken = busy.reduce((sum, lane) => sum + lane.sentBytes, 0) - before;
     expect(overtaken).toBeLessThanOrEqual(128 * 1024 + (busy.length + 1) * bufferBytes);
-    clock.advance(1);
+    for (let ms = 0; ms < 200 && busy.every((lane) => lane.unsentBytes === 0); ms++) clock.advance(1);
     expect(busy.some((lane) => lane.unsentBytes > 0)).toBe(true); // the others go on
     sendPackets(busy, 7);
   }
+});
+
+/** A library that keeps less than a packet back while a lane before that one has anything. */
+class KeepingLane extends BusyLane {
+  keptBytes = 0;
+
+  keep(packetBytes: number): void {
+    if (this.unsentBytes === 0 || this.unsentBytes >= packetBytes) return;
+    this.keptBytes += this.unsentBytes;
+    this.send(this.unsentBytes);
+  }
+
+  /** Uses the line for one packet, if there is something to send. */
+  sendPacket(packetBytes: number): boolean {
+    if (this.unsentBytes < packetBytes) {
+      const hadSome = this.keptBytes > 0;
+      this.keptBytes = 0;
+      return hadSome;
+    }
+    this.send(packetBytes);
+    return true;
+  }
+}
+
+test("the end of a write that the library keeps back leaves soon, and the line does not idle for it", () => {
+  const clock = new FakeClock();
+  const turns = new SendTurns(clock);
+  const busy = Array.from({ length: 3 }, () => new KeepingLane(turns));
+  const last = new KeepingLane(turns);
+  const lanes = [...busy, last];
+  last.onTurn = () => {};
+  for (const lane of busy) lane.onTurn();
+  let idleMs = 0;
+  const sendFor = (ms: number, until: () => boolean): number => {
+    for (let i = 0; i < ms; i++) {
+      if (until()) return i;
+      for (const lane of lanes) lane.keep(1_400);
+      if (!lanes.some((lane) => lane.sendPacket(1_400))) idleMs++;
+      clock.advance(1);
+    }
+    return ms;
+  };
+  sendFor(500, () => false);
+  idleMs = 0;
+  let tookMs = 0;
+  for (let i = 0; i < 50; i++) {
+    last.unsentBytes = turns.take(last, 700);
+    turns.wrote(last, 700);
+    const took = sendFor(5_000, () => last.unsentBytes === 0 && last.keptBytes === 0);
+    expect(took).toBeLessThan(300);
+    tookMs += took;
+  }
+  expect(idleMs).toBeLessThan(0.2 * tookMs);
 });
 
 test("all lanes together are ahead of the line by what it sends in a moment", () => {

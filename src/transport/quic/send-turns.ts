@@ -3,6 +3,8 @@
  * as long as that has anything to send: one busy lane would starve all later ones for ever, their PINGs included. So a
  * lane hands its bytes on only while no other lane's have waited for too long; then those are the only ones left to send.
  * And all lanes together hand on no more than leaves in a moment: on a slow line everything else waits for that.
+ * The library keeps what is less than a packet, says that it was sent, and sends it when no stream before it has anything:
+ * so once a moment it is left to run dry.
  */
 
 import type { Clock } from "../../core/clock.ts";
@@ -24,8 +26,12 @@ const aheadLeastBytes = 16 * 1024;
 const aheadPlentyBytes = 2 * 1024 * 1024;
 /** Less is not worth a turn. */
 const turnLeastBytes = 8 * 1024;
-/** The rate is taken over so long at least. */
-const rateOverMs = 20;
+/** What the library may keep of a lane's last write, and for how long at most it is left to send nothing else. */
+const endBytes = 1_500;
+const endsMostMs = 100;
+/** The rate is looked at after so long at the earliest, and averaged over about so long. */
+const rateEveryMs = 20;
+const rateOverMs = 100;
 /** Writes up to this wait for nobody: control frames and small requests. */
 const smallBytes = 4 * 1024;
 /** node:quic does not tell when a small write has been sent, so waiting lanes look. */
@@ -36,12 +42,18 @@ export class SendTurns {
   #handedBytes = 0;
   /** Lanes with unsent bytes, those that have waited longest first, with what had been handed on before them. */
   readonly #unsent = new Map<TurnTaker, number>();
+  /** Lanes that have nothing more, whose last bytes may not have left, with what had been handed on before those. */
+  readonly #ends = new Map<TurnTaker, number>();
   /** Lanes that may not write now, in the order in which they asked. */
   readonly #waiting = new Set<TurnTaker>();
   /** The lane whose turn it is. */
   #next: TurnTaker | undefined;
   #isLooking = false;
+  /** Until when the library is left with nothing but the ends of writes. */
+  #dryUntilMs: number | undefined;
+  #dryForMs = 0;
   #aheadBytes = aheadLeastBytes;
+  #bytesPerMs: number | undefined;
   #ratedMs: number;
   #ratedBytes = 0;
 
@@ -52,10 +64,14 @@ export class SendTurns {
 
   /** How many of `byteCount` bytes the lane may hand on now; 0: none, and `onTurn` is called later. */
   take(lane: TurnTaker, byteCount: number): number {
-    if (byteCount <= smallBytes && !this.#waiting.has(lane)) return byteCount;
+    if (byteCount <= smallBytes && !this.#waiting.has(lane)) return this.#takeAll(lane, byteCount);
     if (this.#waiting.size === 0 || this.#next === lane) {
       const roomBytes = this.#roomBytes();
-      if (roomBytes > 0) return Math.min(byteCount, roomBytes);
+      if (roomBytes >= byteCount) return this.#takeAll(lane, byteCount);
+      if (roomBytes > 0) {
+        this.#ends.delete(lane); // the rest pushes it out
+        return roomBytes;
+      }
     }
     this.#waiting.add(lane);
     this.#lookLater();
@@ -77,19 +93,29 @@ export class SendTurns {
 
   /** The lane is over. */
   leave(lane: TurnTaker): void {
+    this.#ends.delete(lane);
     this.#unsent.delete(lane);
     this.#waiting.delete(lane);
     this.#serve();
+  }
+
+  /** The lane has nothing more, so nothing may push the end of this out. */
+  #takeAll(lane: TurnTaker, byteCount: number): number {
+    if (byteCount > smallBytes || this.#ends.size === 1) this.#ends.delete(lane);
+    if (!this.#ends.has(lane)) this.#ends.set(lane, this.#handedBytes);
+    return byteCount;
   }
 
   /** What the lane whose turn it is may hand on. hot: bench/quic.ts; asking a lane is a call into the library. */
   #roomBytes(): number {
     if (this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes)) return 0;
     const sinceMs = this.#clock.nowMs() - this.#ratedMs;
-    if (sinceMs < rateOverMs && this.#aheadBytes >= aheadPlentyBytes) return aheadPlentyBytes;
+    const mustRunDry = this.#mustRunDry();
+    if (sinceMs < rateEveryMs && this.#aheadBytes >= aheadPlentyBytes && !mustRunDry) return aheadPlentyBytes;
     let unsentBytes = 0;
     for (const lane of this.#unsent.keys()) unsentBytes += lane.unsentBytes;
-    if (sinceMs >= rateOverMs) this.#rate(this.#handedBytes - unsentBytes, sinceMs);
+    if (mustRunDry && !this.#hasRunDry(unsentBytes)) return 0;
+    if (sinceMs >= rateEveryMs) this.#rate(this.#handedBytes - unsentBytes, sinceMs);
     const roomBytes = this.#aheadBytes - unsentBytes;
     return roomBytes < turnLeastBytes ? 0 : roomBytes;
   }
@@ -103,8 +129,34 @@ export class SendTurns {
     return 0;
   }
 
+  /** The end of a write was overtaken by a moment's worth of others. */
+  #mustRunDry(): boolean {
+    if (this.#dryUntilMs !== undefined) return true;
+    for (const handedBefore of this.#ends.values()) return this.#handedBytes - handedBefore >= this.#aheadBytes;
+    return false;
+  }
+
+  /** The ends of all writes have left. */
+  #hasRunDry(unsentBytes: number): boolean {
+    const nowMs = this.#clock.nowMs();
+    if (this.#dryUntilMs === undefined) {
+      if (unsentBytes > 0) return false;
+      const lanes = this.#ends.size + this.#waiting.size;
+      this.#dryForMs = this.#bytesPerMs === undefined ? 0 : Math.min((lanes * endBytes) / this.#bytesPerMs, endsMostMs);
+      this.#dryUntilMs = nowMs + this.#dryForMs;
+      this.#ends.clear();
+    }
+    if (nowMs < this.#dryUntilMs) return false;
+    this.#dryUntilMs = undefined;
+    this.#ratedMs += this.#dryForMs; // a pause says nothing of the line
+    return true;
+  }
+
   #rate(sentBytes: number, sinceMs: number): void {
-    this.#aheadBytes = Math.max(aheadLeastBytes, ((sentBytes - this.#ratedBytes) / sinceMs) * aheadMs);
+    const latest = (sentBytes - this.#ratedBytes) / sinceMs;
+    const before = this.#bytesPerMs ?? latest;
+    this.#bytesPerMs = before + (latest - before) * Math.min(1, sinceMs / rateOverMs);
+    this.#aheadBytes = Math.max(aheadLeastBytes, Math.floor(this.#bytesPerMs * aheadMs));
     this.#ratedMs += sinceMs;
     this.#ratedBytes = sentBytes;
   }
