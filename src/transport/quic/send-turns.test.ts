@@ -128,6 +128,29 @@ test("the end of a write that the library keeps back leaves soon, and the line d
   expect(idleMs).toBeLessThan(0.2 * tookMs);
 });
 
+test("on a fast line the ends of writes never stop the others for long", () => {
+  const clock = new FakeClock();
+  const turns = new SendTurns(clock);
+  const busy = Array.from({ length: 3 }, () => new KeepingLane(turns));
+  const small = new KeepingLane(turns);
+  small.onTurn = () => {};
+  for (const lane of busy) lane.onTurn();
+  const lanes = [...busy, small];
+  let sentBytes = 0;
+  for (let ms = 0; ms < 2_000; ms++) {
+    for (let packet = 0; packet < 20; packet++) {
+      for (const lane of lanes) lane.keep(1_400);
+      if (lanes.some((lane) => lane.sendPacket(1_400))) sentBytes += 1_400;
+    }
+    const taken = turns.take(small, 300);
+    small.unsentBytes += taken;
+    turns.wrote(small, taken);
+    if (ms === 1_000) sentBytes = 0;
+    clock.advance(1);
+  }
+  expect(sentBytes).toBeGreaterThan(0.8 * 1_000 * 20 * 1_400);
+});
+
 test("all lanes together are ahead of the line by what it sends in a moment", () => {
   const aheadAt = (bytesPerMs: number): number => {
     const clock = new FakeClock();
@@ -147,6 +170,17 @@ test("all lanes together are ahead of the line by what it sends in a moment", ()
   const most = aheadAt(4_000);
   expect(most).toBeGreaterThan(100_000);
   expect(most).toBeLessThanOrEqual(50 * 4_000 * 1.1);
+});
+
+test("many small writes of a lane wait as a large one does", () => {
+  const turns = new SendTurns(new FakeClock());
+  const lane = new BusyLane(turns);
+  for (let i = 0; i < 100; i++) {
+    const taken = turns.take(lane, 4 * 1024);
+    lane.unsentBytes += taken;
+    if (taken > 0) turns.wrote(lane, taken);
+  }
+  expect(lane.unsentBytes).toBeLessThanOrEqual(16 * 1024);
 });
 
 test("a lane that is over holds nobody back", () => {

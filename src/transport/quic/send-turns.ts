@@ -8,6 +8,7 @@
  */
 
 import type { Clock } from "../../core/clock.ts";
+import { LineRate } from "./line-rate.ts";
 
 /** A lane as this file sees it. */
 export interface TurnTaker {
@@ -28,11 +29,10 @@ const aheadPlentyBytes = 2 * 1024 * 1024;
 const turnLeastBytes = 8 * 1024;
 /** What the library may keep of a lane's last write, and for how long at most it is left to send nothing else. */
 const endBytes = 1_500;
-const endsMostMs = 100;
-/** The rate is looked at after so long at the earliest, and averaged over about so long. */
-const rateEveryMs = 20;
-const rateOverMs = 100;
-/** Writes up to this wait for nobody: control frames and small requests. */
+const endsMostMs = 250;
+/** With no more than this unsent, or a part of a moment's worth, the library is soon dry. */
+const dryBytes = 2 * 1024;
+/** Writes up to this, behind no more than this, wait for nobody: control frames and small requests. */
 const smallBytes = 4 * 1024;
 /** node:quic does not tell when a small write has been sent, so waiting lanes look. */
 const lookEveryMs = 1;
@@ -49,22 +49,24 @@ export class SendTurns {
   /** The lane whose turn it is. */
   #next: TurnTaker | undefined;
   #isLooking = false;
+  #aheadBytes = aheadLeastBytes;
+  readonly #rate: LineRate;
+  /** Running dry: since when, with how much to go. */
+  #drying: { readonly sinceMs: number; readonly unsentBytes: number } | undefined;
   /** Until when the library is left with nothing but the ends of writes. */
   #dryUntilMs: number | undefined;
   #dryForMs = 0;
-  #aheadBytes = aheadLeastBytes;
-  #bytesPerMs: number | undefined;
-  #ratedMs: number;
-  #ratedBytes = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#ratedMs = clock.nowMs();
+    this.#rate = new LineRate(clock.nowMs());
   }
 
   /** How many of `byteCount` bytes the lane may hand on now; 0: none, and `onTurn` is called later. */
   take(lane: TurnTaker, byteCount: number): number {
-    if (byteCount <= smallBytes && !this.#waiting.has(lane)) return this.#takeAll(lane, byteCount);
+    const isSmall = byteCount <= smallBytes && lane.unsentBytes <= smallBytes;
+    if (isSmall && !this.#waiting.has(lane)) return this.#takeAll(lane, byteCount);
+    if (this.#waiting.size === 0) this.#drying = undefined; // nobody has looked how that went
     if (this.#waiting.size === 0 || this.#next === lane) {
       const roomBytes = this.#roomBytes();
       if (roomBytes >= byteCount) return this.#takeAll(lane, byteCount);
@@ -109,13 +111,15 @@ export class SendTurns {
   /** What the lane whose turn it is may hand on. hot: bench/quic.ts; asking a lane is a call into the library. */
   #roomBytes(): number {
     if (this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes)) return 0;
-    const sinceMs = this.#clock.nowMs() - this.#ratedMs;
+    const nowMs = this.#clock.nowMs();
     const mustRunDry = this.#mustRunDry();
-    if (sinceMs < rateEveryMs && this.#aheadBytes >= aheadPlentyBytes && !mustRunDry) return aheadPlentyBytes;
+    if (this.#aheadBytes >= aheadPlentyBytes && !mustRunDry && !this.#rate.isDue(nowMs)) return aheadPlentyBytes;
     let unsentBytes = 0;
     for (const lane of this.#unsent.keys()) unsentBytes += lane.unsentBytes;
-    if (mustRunDry && !this.#hasRunDry(unsentBytes)) return 0;
-    if (sinceMs >= rateEveryMs) this.#rate(this.#handedBytes - unsentBytes, sinceMs);
+    if (!mustRunDry) this.#drying = undefined;
+    else if (!this.#hasRunDry(nowMs, unsentBytes)) return 0;
+    this.#rate.observe(nowMs, this.#handedBytes - unsentBytes, unsentBytes);
+    this.#aheadBytes = Math.max(aheadLeastBytes, Math.floor((this.#rate.bytesPerMs ?? 0) * aheadMs));
     const roomBytes = this.#aheadBytes - unsentBytes;
     return roomBytes < turnLeastBytes ? 0 : roomBytes;
   }
@@ -136,29 +140,27 @@ export class SendTurns {
     return false;
   }
 
-  /** The ends of all writes have left. */
-  #hasRunDry(unsentBytes: number): boolean {
-    const nowMs = this.#clock.nowMs();
+  /**
+   * The ends of all writes have left: the library was dry for as long as it takes to send them. How long that is shows
+   * in how fast the last of the rest left; so with little of that, more is handed on first.
+   */
+  #hasRunDry(nowMs: number, unsentBytes: number): boolean {
     if (this.#dryUntilMs === undefined) {
-      if (unsentBytes > 0) return false;
-      const lanes = this.#ends.size + this.#waiting.size;
-      this.#dryForMs = this.#bytesPerMs === undefined ? 0 : Math.min((lanes * endBytes) / this.#bytesPerMs, endsMostMs);
+      const soonDryBytes = Math.max(dryBytes, this.#aheadBytes / 16);
+      if (this.#drying === undefined && unsentBytes < 4 * soonDryBytes) return true;
+      this.#drying ??= { sinceMs: nowMs, unsentBytes };
+      if (unsentBytes > soonDryBytes) return false;
+      const bytesPerMs = (this.#drying.unsentBytes - unsentBytes) / (nowMs - this.#drying.sinceMs);
+      const leftBytes = unsentBytes + (this.#ends.size + this.#waiting.size) * endBytes;
+      this.#dryForMs = Math.min(leftBytes / bytesPerMs, endsMostMs);
       this.#dryUntilMs = nowMs + this.#dryForMs;
+      this.#drying = undefined;
       this.#ends.clear();
     }
     if (nowMs < this.#dryUntilMs) return false;
     this.#dryUntilMs = undefined;
-    this.#ratedMs += this.#dryForMs; // a pause says nothing of the line
+    this.#rate.skip(this.#dryForMs);
     return true;
-  }
-
-  #rate(sentBytes: number, sinceMs: number): void {
-    const latest = (sentBytes - this.#ratedBytes) / sinceMs;
-    const before = this.#bytesPerMs ?? latest;
-    this.#bytesPerMs = before + (latest - before) * Math.min(1, sinceMs / rateOverMs);
-    this.#aheadBytes = Math.max(aheadLeastBytes, Math.floor(this.#bytesPerMs * aheadMs));
-    this.#ratedMs += sinceMs;
-    this.#ratedBytes = sentBytes;
   }
 
   #serve(): void {
