@@ -19,6 +19,8 @@ export interface LaneHost {
   readonly rttMs: number | undefined;
   /** Agents open streams with odd ids, nodes with even ones. */
   readonly opensOdd: boolean;
+  /** Bytes of other lanes that go before those of this one. */
+  bytesInFront(lane: Lane): number;
   /** Whether the peer may open one more stream; its window is reserved then. */
   admit(): SallyError | undefined;
   onStream(stream: WireStream): void;

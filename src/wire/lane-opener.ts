@@ -61,18 +61,17 @@ export class LaneOpener {
   async #open(): Promise<void> {
     const core = this.#core!; // set by start
     const { linkId, laneSecret } = this.#result!; // as above
-    const index = ++this.#lastIndex;
     try {
-      const join = await encodeJoin(linkId, index, laneSecret);
-      if (core.isDraining) return;
       const carrier = await this.#session.openLane(this.#stop.signal);
       if (core.isClosed) return carrier.reset(new SallyError("LINK_LOST"));
+      const index = ++this.#lastIndex; // counted in the order in which their carriers were opened
       const lane = new Lane(core, carrier, index);
       core.watch(lane, true);
-      lane.sender.handshake(join);
+      const join = await encodeJoin(linkId, index, laneSecret);
+      if (!lane.isClosed) lane.sender.handshake(join);
     } catch (thrown) {
       if (core.isClosed) return;
-      core.log.warn("a lane could not be opened", { lane: index, error: toSallyError(thrown, "LINK_LOST").message });
+      core.log.warn("a lane could not be opened", { error: toSallyError(thrown, "LINK_LOST").message });
       this.replace();
     }
   }

@@ -22,7 +22,7 @@ import type { WireStream } from "./wire-stream.ts";
 
 /** Received DATA is acknowledged with the next write, or at once when this much is owed. */
 const ackAtBytes = 32 * 1024;
-/** Who opens streams on this lane is told when so much waits, ahead of it, and when nothing does any more, behind it. */
+/** Who opens streams on this lane is told when so much is about to be sent, ahead of it, and behind the last of it. */
 const announceAtBytes = 16 * 1024;
 
 export interface LaneSenderOptions {
@@ -38,7 +38,7 @@ export interface LaneSenderOptions {
 export class LaneSender {
   /** DATA that waits in the queues of this lane's streams. */
   queuedBytes = 0;
-  /** What the peer was told of it last. */
+  /** What the peer was told last that is about to be sent. */
   #announcedBytes = 0;
   /** DATA sent that the peer has not acknowledged. */
   inFlightBytes = 0;
@@ -178,7 +178,7 @@ export class LaneSender {
   /** A stream that is over had so much queued. */
   dropped(byteCount: number): void {
     this.queuedBytes -= byteCount;
-    if (this.#announcedBytes > 0 && this.queuedBytes === 0) this.wake();
+    if (this.#announcedBytes > 0) this.wake();
   }
 
   wake(): void {
@@ -195,7 +195,7 @@ export class LaneSender {
     // A carrier that accepts more than our own limit gets one piece a turn, since it will not say when it has drained.
     if (!this.#isBlocked) this.#roomBytes = Math.max(this.#roomBytes, this.#limits.laneQuantumBytes);
     while (this.#readyHead !== undefined && this.#roomBytes > 0 && !this.#isBlocked) this.#sendPiece();
-    if (this.#announcedBytes > 0 && this.queuedBytes === 0) this.#announce();
+    if (this.#announcedBytes > 0 && this.#readyHead === undefined) this.#announce(0);
     this.#writer.flush();
     this.#isScheduled = false;
     this.#roomBytes = this.#limits.laneSendQueueBytes - this.#carrier.queuedBytes;
@@ -220,7 +220,9 @@ export class LaneSender {
   }
 
   #packOwed(): void {
-    if (this.#owedAckBytes > 0 || (this.queuedBytes >= announceAtBytes && !this.#isBlocked)) this.#announce();
+    const sendableBytes = this.queuedBytes === 0 ? 0 : this.#sendableBytes();
+    const isNews = sendableBytes >= announceAtBytes && sendableBytes !== this.#announcedBytes && !this.#isBlocked;
+    if (this.#owedAckBytes > 0 || isNews) this.#announce(sendableBytes);
     if (this.#owedControlAck !== undefined) {
       this.#small(frameType.controlAck, this.#owedControlAck);
       this.#owedControlAck = undefined;
@@ -231,11 +233,20 @@ export class LaneSender {
     }
   }
 
-  #announce(): void {
+  #announce(sendableBytes: number): void {
     const owed = this.#owedAckBytes;
     this.#owedAckBytes = 0;
-    this.#announcedBytes = this.queuedBytes;
-    this.credit(0, owed, this.queuedBytes);
+    this.#announcedBytes = sendableBytes;
+    this.credit(0, owed, sendableBytes);
+  }
+
+  /** What is queued and has credit. */
+  #sendableBytes(): number {
+    let bytes = 0;
+    for (let stream = this.#readyHead; stream !== undefined; stream = stream.nextReady) {
+      bytes += Math.min(stream.queuedBytes, stream.sendCredit);
+    }
+    return bytes;
   }
 
   /** One frame of the stream at the head of the line. */

@@ -47,7 +47,7 @@ export class Lane {
   #current: WireStream | undefined;
   /** DATA that may still arrive for streams that we reset. */
   #staleBytes = 0;
-  /** What the peer said last that it has queued for us. */
+  /** What the peer said last that it is about to send. */
   #peerQueuedBytes = 0;
 
   constructor(host: LaneHost, carrier: Duplex, index: number) {
@@ -89,8 +89,13 @@ export class Lane {
   }
 
   /** Bytes that are on the way or wait, in both directions. */
-  get loadBytes(): number {
+  get ownLoadBytes(): number {
     return this.sender.inFlightBytes + this.sender.queuedBytes + this.#peerQueuedBytes;
+  }
+
+  /** The same with what goes first on other lanes. */
+  get loadBytes(): number {
+    return this.ownLoadBytes + this.host.bytesInFront(this);
   }
 
   /** Bytes that the decoder holds between chunks: for tests of bounded memory. */

@@ -17,7 +17,7 @@ import type { Lane } from "./lane.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import { Liveness } from "./liveness.ts";
 import { decodeMessage, encodeMessage, type ControlMessage } from "./messages.ts";
-import { placeStream } from "./placement.ts";
+import { bytesInFront, placeStream } from "./placement.ts";
 import type { Preamble } from "./preamble.ts";
 import { StreamAdmission } from "./stream-admission.ts";
 import type { WindowAccount } from "./window-budget.ts";
@@ -168,7 +168,12 @@ export class LinkCore implements Link, LaneHost {
     this.#unwatch(lane);
     if (lane.isClosed) return;
     lane.join();
-    this.#lanes.push(lane);
+    const at = this.#lanes.findIndex(({ index }) => index > lane.index);
+    this.#lanes.splice(at < 0 ? this.#lanes.length : at, 0, lane);
+  }
+
+  bytesInFront(lane: Lane): number {
+    return this.#session.transport === "quic" ? bytesInFront(this.#lanes, lane.index) : 0;
   }
 
   open(preamble: Preamble): LinkStream {

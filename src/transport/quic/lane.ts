@@ -153,6 +153,11 @@ export class QuicLane implements Duplex, TurnTaker {
     return room === null ? 0 : this.#stream.highWaterMark - room;
   }
 
+  /** The stream's id: streams are served in the order in which they were opened. */
+  get order(): number {
+    return Number(this.#stream.id ?? 0n);
+  }
+
   onTurn(): void {
     this.#resume();
   }

@@ -101,6 +101,8 @@ declare module "node:quic" {
   }
 
   class QuicStream implements AsyncIterable<Uint8Array[]> {
+    /** Null until the library has opened it. */
+    readonly id: bigint | null;
     private constructor();
     readonly writer: StreamWriter;
     readonly early: boolean;

@@ -3,29 +3,36 @@ import { FakeClock } from "../../core/fake-clock.ts";
 import { SendTurns, type TurnTaker } from "./send-turns.ts";
 
 const bufferBytes = 64 * 1024;
+let lanesMade = 0;
 
 /** A lane that always has more to say, and asks for a buffer's worth of it. */
 class BusyLane implements TurnTaker {
   unsentBytes = 0;
   sentBytes = 0;
+  readonly order = ++lanesMade;
   readonly #turns: SendTurns;
 
   constructor(turns: SendTurns) {
     this.#turns = turns;
   }
 
+  /** node:quic takes writes while its buffer has any room. */
   onTurn(): void {
-    if (this.unsentBytes > 0) return;
-    this.unsentBytes = this.#turns.take(this, bufferBytes);
-    if (this.unsentBytes > 0) this.#turns.wrote(this, this.unsentBytes);
+    while (this.unsentBytes < bufferBytes) {
+      const taken = this.#turns.take(this, bufferBytes);
+      if (taken === 0) return;
+      this.unsentBytes += taken;
+      this.#turns.wrote(this, taken);
+    }
   }
 
-  /** The connection sent so much of it; a half-empty buffer asks for more. */
+  /** The connection sent so much of it; a buffer that has room again asks for more. */
   send(byteCount: number): void {
+    const wasFull = this.unsentBytes >= bufferBytes;
     const sent = Math.min(byteCount, this.unsentBytes);
     this.unsentBytes -= sent;
     this.sentBytes += sent;
-    if (this.unsentBytes > 0) return;
+    if (!wasFull || this.unsentBytes >= bufferBytes) return;
     this.#turns.progressed(this);
     this.onTurn();
   }
@@ -40,10 +47,11 @@ function sendPackets(lanes: readonly BusyLane[], count: number, each?: () => voi
 }
 
 test("lanes that all have something to send get equal shares of a sender that prefers the first", () => {
-  const turns = new SendTurns(new FakeClock());
+  const clock = new FakeClock();
+  const turns = new SendTurns(clock);
   const lanes = Array.from({ length: 8 }, () => new BusyLane(turns));
   for (const lane of lanes) lane.onTurn();
-  sendPackets(lanes, 20_000);
+  sendPackets(lanes, 20_000, () => clock.advance(0.1));
   const shares = lanes.map((lane) => lane.sentBytes);
   expect(Math.min(...shares)).toBeGreaterThan(0.6 * Math.max(...shares));
 });
@@ -97,58 +105,120 @@ class KeepingLane extends BusyLane {
   }
 }
 
-test("the end of a write that the library keeps back leaves soon, and the line does not idle for it", () => {
-  const clock = new FakeClock();
-  const turns = new SendTurns(clock);
-  const busy = Array.from({ length: 3 }, () => new KeepingLane(turns));
-  const last = new KeepingLane(turns);
-  const lanes = [...busy, last];
-  last.onTurn = () => {};
-  for (const lane of busy) lane.onTurn();
-  let idleMs = 0;
-  const sendFor = (ms: number, until: () => boolean): number => {
+/** Lanes on a line, the small one opened last; a millisecond at a time. */
+class Line {
+  readonly clock = new FakeClock();
+  readonly turns = new SendTurns(this.clock);
+  readonly busy: readonly KeepingLane[];
+  readonly small: KeepingLane;
+  sentBytes = 0;
+  idleBytes = 0;
+  readonly #lanes: readonly KeepingLane[];
+  bytesPerMs: number;
+  #creditBytes = 0;
+
+  constructor(bytesPerMs: number, busyLanes: number, isSmallFirst = false) {
+    this.bytesPerMs = bytesPerMs;
+    const lanes = Array.from({ length: busyLanes + 1 }, () => new KeepingLane(this.turns));
+    this.#lanes = lanes;
+    this.small = lanes.at(isSmallFirst ? 0 : -1)!; // there is one
+    this.small.onTurn = () => {};
+    this.busy = lanes.filter((lane) => lane !== this.small);
+    for (const lane of this.busy) lane.onTurn();
+  }
+
+  say(byteCount: number): void {
+    const taken = this.turns.take(this.small, byteCount);
+    this.small.unsentBytes += taken;
+    this.turns.wrote(this.small, taken);
+  }
+
+  /** Lets so many milliseconds pass, or fewer; returns how many. */
+  pass(ms: number, until: () => boolean = () => false): number {
     for (let i = 0; i < ms; i++) {
       if (until()) return i;
-      for (const lane of lanes) lane.keep(1_400);
-      if (!lanes.some((lane) => lane.sendPacket(1_400))) idleMs++;
-      clock.advance(1);
+      for (this.#creditBytes += this.bytesPerMs; this.#creditBytes >= 1_400; this.#creditBytes -= 1_400) {
+        for (const lane of this.#lanes) lane.keep(1_400);
+        if (this.#lanes.some((lane) => lane.sendPacket(1_400))) this.sentBytes += 1_400;
+        else this.idleBytes += 1_400;
+      }
+      this.clock.advance(1);
     }
     return ms;
-  };
-  sendFor(500, () => false);
-  idleMs = 0;
-  let tookMs = 0;
-  for (let i = 0; i < 50; i++) {
-    last.unsentBytes = turns.take(last, 700);
-    turns.wrote(last, 700);
-    const took = sendFor(5_000, () => last.unsentBytes === 0 && last.keptBytes === 0);
-    expect(took).toBeLessThan(300);
-    tookMs += took;
   }
-  expect(idleMs).toBeLessThan(0.2 * tookMs);
+
+  get hasSmallLeft(): boolean {
+    return this.small.unsentBytes === 0 && this.small.keptBytes === 0;
+  }
+}
+
+test.each([
+  [40, 1],
+  [125, 1],
+  [125, 3],
+  [1_400, 3],
+  [12_000, 1],
+  [12_000, 7],
+])(
+  "the end of a write that the library keeps back leaves soon, at %d bytes a ms beside %d",
+  (bytesPerMs, busyLanes) => {
+    const line = new Line(bytesPerMs, busyLanes);
+    line.pass(2_000);
+    line.sentBytes = 0;
+    line.idleBytes = 0;
+    for (let i = 0; i < 50; i++) {
+      line.say(700);
+      expect(line.pass(5_000, () => line.hasSmallLeft)).toBeLessThan(100 + (60 * 1_400) / bytesPerMs);
+    }
+    expect(line.idleBytes).toBeLessThan(0.3 * line.sentBytes);
+  },
+);
+
+test("a lane that goes first costs the others nothing", () => {
+  const line = new Line(1_400, 3, true);
+  line.pass(2_000);
+  line.idleBytes = 0;
+  for (let i = 0; i < 200; i++) {
+    line.say(700);
+    line.pass(20);
+  }
+  expect(line.idleBytes).toBeLessThan(0.01 * line.sentBytes);
+});
+
+test("a lane that trickles gets through as well", () => {
+  const line = new Line(500, 1);
+  let longestMs = 0;
+  let sinceMs = 0;
+  for (let ms = 0; ms < 10_000; ms++) {
+    if (ms % 20 === 0) line.say(20);
+    line.pass(1);
+    if (line.hasSmallLeft) sinceMs = ms;
+    longestMs = Math.max(longestMs, ms - sinceMs);
+  }
+  expect(longestMs).toBeLessThan(500);
 });
 
 test("on a fast line the ends of writes never stop the others for long", () => {
-  const clock = new FakeClock();
-  const turns = new SendTurns(clock);
-  const busy = Array.from({ length: 3 }, () => new KeepingLane(turns));
-  const small = new KeepingLane(turns);
-  small.onTurn = () => {};
-  for (const lane of busy) lane.onTurn();
-  const lanes = [...busy, small];
-  let sentBytes = 0;
+  const line = new Line(28_000, 3);
   for (let ms = 0; ms < 2_000; ms++) {
-    for (let packet = 0; packet < 20; packet++) {
-      for (const lane of lanes) lane.keep(1_400);
-      if (lanes.some((lane) => lane.sendPacket(1_400))) sentBytes += 1_400;
-    }
-    const taken = turns.take(small, 300);
-    small.unsentBytes += taken;
-    turns.wrote(small, taken);
-    if (ms === 1_000) sentBytes = 0;
-    clock.advance(1);
+    line.say(300);
+    line.pass(1);
+    if (ms === 1_000) line.sentBytes = line.idleBytes = 0;
   }
-  expect(sentBytes).toBeGreaterThan(0.8 * 1_000 * 20 * 1_400);
+  expect(line.idleBytes).toBeLessThan(0.25 * line.sentBytes);
+});
+
+test("when the line gets slow, what is ahead of it falls within a second", () => {
+  for (const busyLanes of [2, 3, 8]) {
+    const fast = new Line(12_500, busyLanes);
+    fast.pass(1_000);
+    fast.bytesPerMs = 250;
+    fast.pass(1_000);
+    for (let ms = 0; ms < 1_000; ms++) {
+      fast.pass(1);
+      expect(fast.busy.reduce((sum, lane) => sum + lane.unsentBytes, 0)).toBeLessThanOrEqual(32 * 1024);
+    }
+  }
 });
 
 test("all lanes together are ahead of the line by what it sends in a moment", () => {
@@ -184,15 +254,17 @@ test("many small writes of a lane wait as a large one does", () => {
 });
 
 test("a lane that is over holds nobody back", () => {
-  const turns = new SendTurns(new FakeClock());
+  const clock = new FakeClock();
+  const turns = new SendTurns(clock);
+  const tick = (): void => clock.advance(0.1);
   const [first, stuck, third] = [new BusyLane(turns), new BusyLane(turns), new BusyLane(turns)];
   for (const lane of [first, stuck, third]) lane.onTurn();
-  sendPackets([first, third], 10_000); // the second one's bytes never leave
+  sendPackets([first, third], 10_000, tick); // the second one's bytes never leave
   const before = first.sentBytes + third.sentBytes;
-  sendPackets([first, third], 100);
+  sendPackets([first, third], 100, tick);
   expect(first.sentBytes + third.sentBytes).toBe(before);
   turns.leave(stuck);
-  sendPackets([first, third], 1_000);
+  sendPackets([first, third], 1_000, tick);
   expect(first.sentBytes + third.sentBytes).toBeGreaterThan(before + 1_000_000);
 });
 

@@ -14,6 +14,8 @@ import { LineRate } from "./line-rate.ts";
 export interface TurnTaker {
   /** Bytes that node:quic took from the lane and has not sent yet. */
   readonly unsentBytes: number;
+  /** The lower, the sooner the library serves it. */
+  readonly order: number;
   /** The lane may write now. */
   onTurn(): void;
 }
@@ -29,9 +31,9 @@ const aheadPlentyBytes = 2 * 1024 * 1024;
 const turnLeastBytes = 8 * 1024;
 /** What the library may keep of a lane's last write, and for how long at most it is left to send nothing else. */
 const endBytes = 1_500;
-const endsMostMs = 250;
-/** With no more than this unsent, or a part of a moment's worth, the library is soon dry. */
-const dryBytes = 2 * 1024;
+const endsMostMs = 500;
+/** With no more than a packet of each lane and this unsent, or a part of a moment's worth, the library is soon dry. */
+const dryMostBytes = 4 * 1024;
 /** Writes up to this, behind no more than this, wait for nobody: control frames and small requests. */
 const smallBytes = 4 * 1024;
 /** node:quic does not tell when a small write has been sent, so waiting lanes look. */
@@ -44,6 +46,8 @@ export class SendTurns {
   readonly #unsent = new Map<TurnTaker, number>();
   /** Lanes that have nothing more, whose last bytes may not have left, with what had been handed on before those. */
   readonly #ends = new Map<TurnTaker, number>();
+  /** Those for which the library has run dry once, which is not certain to have been enough. */
+  readonly #triedEnds = new Set<TurnTaker>();
   /** Lanes that may not write now, in the order in which they asked. */
   readonly #waiting = new Set<TurnTaker>();
   /** The lane whose turn it is. */
@@ -68,13 +72,14 @@ export class SendTurns {
     if (isSmall && !this.#waiting.has(lane)) return this.#takeAll(lane, byteCount);
     if (this.#waiting.size === 0) this.#drying = undefined; // nobody has looked how that went
     if (this.#waiting.size === 0 || this.#next === lane) {
-      const roomBytes = this.#roomBytes();
+      const roomBytes = this.#roomBytes(lane);
       if (roomBytes >= byteCount) return this.#takeAll(lane, byteCount);
       if (roomBytes > 0) {
-        this.#ends.delete(lane); // the rest pushes it out
+        this.#forgetEnd(lane);
         return roomBytes;
       }
     }
+    this.#forgetEnd(lane);
     this.#waiting.add(lane);
     this.#lookLater();
     return 0;
@@ -82,8 +87,8 @@ export class SendTurns {
 
   /** node:quic took so many bytes of the lane. */
   wrote(lane: TurnTaker, byteCount: number): void {
-    if (!this.#unsent.has(lane)) this.#unsent.set(lane, this.#handedBytes);
     this.#handedBytes += byteCount;
+    if (!this.#unsent.has(lane)) this.#unsent.set(lane, this.#handedBytes);
   }
 
   /** The lane has less unsent than before: what is left of it was handed on lately. */
@@ -95,7 +100,7 @@ export class SendTurns {
 
   /** The lane is over. */
   leave(lane: TurnTaker): void {
-    this.#ends.delete(lane);
+    this.#forgetEnd(lane);
     this.#unsent.delete(lane);
     this.#waiting.delete(lane);
     this.#serve();
@@ -103,25 +108,39 @@ export class SendTurns {
 
   /** The lane has nothing more, so nothing may push the end of this out. */
   #takeAll(lane: TurnTaker, byteCount: number): number {
-    if (byteCount > smallBytes || this.#ends.size === 1) this.#ends.delete(lane);
+    if (byteCount > smallBytes) this.#ends.delete(lane);
     if (!this.#ends.has(lane)) this.#ends.set(lane, this.#handedBytes);
+    this.#triedEnds.delete(lane);
     return byteCount;
   }
 
+  /** What the lane still has pushes it out, or it has left. */
+  #forgetEnd(lane: TurnTaker): void {
+    this.#ends.delete(lane);
+    this.#triedEnds.delete(lane);
+  }
+
   /** What the lane whose turn it is may hand on. hot: bench/quic.ts; asking a lane is a call into the library. */
-  #roomBytes(): number {
-    if (this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes)) return 0;
+  #roomBytes(lane: TurnTaker): number {
     const nowMs = this.#clock.nowMs();
-    const mustRunDry = this.#mustRunDry();
-    if (this.#aheadBytes >= aheadPlentyBytes && !mustRunDry && !this.#rate.isDue(nowMs)) return aheadPlentyBytes;
+    const isOvertaken = this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes);
+    const mustRunDry = this.#mustRunDry(lane);
+    if (!mustRunDry && !this.#rate.isDue(nowMs)) {
+      if (isOvertaken) return 0;
+      if (this.#aheadBytes >= aheadPlentyBytes) return aheadPlentyBytes;
+    }
     let unsentBytes = 0;
-    for (const lane of this.#unsent.keys()) unsentBytes += lane.unsentBytes;
+    for (const other of this.#unsent.keys()) unsentBytes += other.unsentBytes;
+    if (this.#dryUntilMs === undefined) this.#observe(nowMs, unsentBytes);
     if (!mustRunDry) this.#drying = undefined;
     else if (!this.#hasRunDry(nowMs, unsentBytes)) return 0;
+    const roomBytes = isOvertaken ? 0 : this.#aheadBytes - unsentBytes;
+    return roomBytes < turnLeastBytes ? 0 : roomBytes;
+  }
+
+  #observe(nowMs: number, unsentBytes: number): void {
     this.#rate.observe(nowMs, this.#handedBytes - unsentBytes, unsentBytes);
     this.#aheadBytes = Math.max(aheadLeastBytes, Math.floor((this.#rate.bytesPerMs ?? 0) * aheadMs));
-    const roomBytes = this.#aheadBytes - unsentBytes;
-    return roomBytes < turnLeastBytes ? 0 : roomBytes;
   }
 
   /** By how much the lane that has waited longest was overtaken. */
@@ -133,10 +152,15 @@ export class SendTurns {
     return 0;
   }
 
-  /** The end of a write was overtaken by a moment's worth of others. */
-  #mustRunDry(): boolean {
+  /** The end of a write was overtaken by a moment's worth of others, and this lane or one that waits goes first. */
+  #mustRunDry(lane: TurnTaker): boolean {
     if (this.#dryUntilMs !== undefined) return true;
-    for (const handedBefore of this.#ends.values()) return this.#handedBytes - handedBefore >= this.#aheadBytes;
+    for (const [ended, handedBefore] of this.#ends) {
+      if (this.#handedBytes - handedBefore < this.#aheadBytes) return false;
+      if (ended.order > lane.order) return true;
+      for (const waiting of this.#waiting) if (ended.order > waiting.order) return true;
+      this.#forgetEnd(ended); // nobody kept it from leaving
+    }
     return false;
   }
 
@@ -146,16 +170,16 @@ export class SendTurns {
    */
   #hasRunDry(nowMs: number, unsentBytes: number): boolean {
     if (this.#dryUntilMs === undefined) {
-      const soonDryBytes = Math.max(dryBytes, this.#aheadBytes / 16);
-      if (this.#drying === undefined && unsentBytes < 4 * soonDryBytes) return true;
+      const soonDryBytes = endBytes * Math.max(1, this.#unsent.size) + Math.min(dryMostBytes, this.#aheadBytes / 16);
+      if (this.#drying === undefined && unsentBytes < 2 * soonDryBytes) return true;
       this.#drying ??= { sinceMs: nowMs, unsentBytes };
       if (unsentBytes > soonDryBytes) return false;
       const bytesPerMs = (this.#drying.unsentBytes - unsentBytes) / (nowMs - this.#drying.sinceMs);
       const leftBytes = unsentBytes + (this.#ends.size + this.#waiting.size) * endBytes;
-      this.#dryForMs = Math.min(leftBytes / bytesPerMs, endsMostMs);
+      this.#dryForMs = Math.min((leftBytes / bytesPerMs) * (this.#triedEnds.size > 0 ? 2 : 1), endsMostMs);
       this.#dryUntilMs = nowMs + this.#dryForMs;
       this.#drying = undefined;
-      this.#ends.clear();
+      this.#markTried();
     }
     if (nowMs < this.#dryUntilMs) return false;
     this.#dryUntilMs = undefined;
@@ -163,14 +187,29 @@ export class SendTurns {
     return true;
   }
 
+  /** Each end gets two tries. */
+  #markTried(): void {
+    const ends = [...this.#ends.keys()];
+    this.#ends.clear();
+    for (const lane of ends) {
+      if (this.#triedEnds.delete(lane)) continue;
+      this.#triedEnds.add(lane);
+      this.#ends.set(lane, this.#handedBytes);
+    }
+  }
+
   #serve(): void {
-    while (this.#waiting.size > 0 && this.#roomBytes() > 0) {
-      const next = this.#waiting.values().next().value!; // not empty
+    for (let next = this.#first(); next !== undefined && this.#roomBytes(next) > 0; next = this.#first()) {
       this.#waiting.delete(next);
       this.#next = next;
       next.onTurn();
       this.#next = undefined;
     }
+  }
+
+  #first(): TurnTaker | undefined {
+    for (const lane of this.#waiting) return lane;
+    return undefined;
   }
 
   #lookLater(): void {
