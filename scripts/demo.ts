@@ -12,6 +12,11 @@ import { Scratch, SallyProcess, startNode, type TestNode } from "../tests/suppor
 
 const visitorCount = 1_000;
 const root = join(import.meta.dir, "..");
+const unknownFlags = process.argv.slice(2).filter((argument) => argument !== "--exit");
+if (unknownFlags.length > 0) {
+  process.stderr.write(`demo: ${unknownFlags.join(" ")} is not known; the only flag is --exit\n`);
+  process.exit(2);
+}
 const isOneShot = process.argv.includes("--exit");
 let failures = 0;
 

@@ -92,9 +92,12 @@ export const nodeConfigSchema = z
       .max(100)
       .default([])
       .describe(
-        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, for origins and for limits on enrolment.",
+        "Addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, for origins and for limits on enrolment.",
       ),
-    accessLog: z.boolean().default(false).describe("One JSON line on stderr for each request."),
+    accessLog: z
+      .boolean()
+      .default(false)
+      .describe("One JSON line on stderr for each request whose head was read; the probes of agents are among them."),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
     limits: limitsSchema.prefault({}).describe("Bounds; see below."),
   })

@@ -1,5 +1,6 @@
 /** What the access log says about one request, from what the connection knows when the request is over. */
 
+import type { Clock } from "../core/clock.ts";
 import { errorTable, type SallyError } from "../core/errors.ts";
 import type { Exchange } from "../http/exchange.ts";
 import type { AccessRecord } from "./http1-options.ts";
@@ -12,12 +13,13 @@ export interface RequestOutcome {
   readonly bytesIn: number;
   /** Why there is no complete reply. */
   readonly error: SallyError | undefined;
-  readonly nowMs: number;
+  readonly clock: Clock;
 }
 
-export function accessRecord({ exchange, writer, bytesIn, error, nowMs }: RequestOutcome): AccessRecord {
+export function accessRecord({ exchange, writer, bytesIn, error, clock }: RequestOutcome): AccessRecord {
   const hasReply = error === undefined || writer.isActive;
   return {
+    time: new Date(clock.wallMs()).toISOString(),
     id: exchange.id,
     method: exchange.request.method,
     target: exchange.request.target,
@@ -25,7 +27,7 @@ export function accessRecord({ exchange, writer, bytesIn, error, nowMs }: Reques
     status: hasReply ? writer.status : errorTable.VISITOR_GONE.status,
     bytesIn,
     bytesOut: hasReply ? writer.bytesOut : 0,
-    durationMs: nowMs - exchange.startedMs,
+    durationMs: Math.round((clock.nowMs() - exchange.startedMs) * 1_000) / 1_000,
     visitor: exchange.connection.remote,
     error: error?.code,
   };

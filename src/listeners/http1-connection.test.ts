@@ -1000,6 +1000,7 @@ describe("limits and draining", () => {
     await settle();
     expect(records).toHaveLength(2);
     expect(records[0]).toMatchObject({
+      time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
       method: "POST",
       target: "/",
       host: "a",

@@ -357,7 +357,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     const exchange = this.#exchange;
     if (accessLog === undefined || exchange === undefined) return;
     const bytesIn = this.#intake.body?.receivedBytes ?? 0;
-    accessLog(accessRecord({ exchange, writer: this.#writer, bytesIn, error, nowMs: clock.nowMs() }));
+    accessLog(accessRecord({ exchange, writer: this.#writer, bytesIn, error, clock }));
   }
 
   // ---- Time ----

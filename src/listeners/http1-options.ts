@@ -32,6 +32,8 @@ export interface LinkRequest {
 }
 
 export interface AccessRecord {
+  /** When the request was over, as ISO 8601. */
+  readonly time: string;
   readonly id: string;
   readonly method: string;
   readonly target: string;
@@ -41,6 +43,7 @@ export interface AccessRecord {
   readonly bytesIn: number;
   /** Reply bytes including the head; 0 for what an upgraded connection carried. */
   readonly bytesOut: number;
+  /** To the microsecond. */
   readonly durationMs: number;
   readonly visitor: Address;
   /** Why the reply is not complete. */

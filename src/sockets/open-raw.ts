@@ -75,6 +75,7 @@ export class Attempt {
       ...SocketDuplex.events,
       open: (socket: BunSocket) => {
         this.adopt(socket);
+        if (isOwnEnd(socket)) return this.fail(connectError(nobodyListens, this.label));
         if (this.#options.tls === undefined) this.#succeed(socket, undefined);
       },
       handshake: (socket: BunSocket, isOk: boolean, error: Error | null) => this.#onHandshake(socket, isOk, error),
@@ -148,6 +149,21 @@ export class Attempt {
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     return true;
   }
+}
+
+const nobodyListens = Object.assign(new Error("the socket was connected to itself"), { code: "ECONNREFUSED" });
+
+/**
+ * Where nobody listens on a port of this machine that the system hands out, it may hand out that very port, and connect
+ * the socket to itself.
+ */
+function isOwnEnd(socket: BunSocket): boolean {
+  return (
+    socket.localPort !== undefined &&
+    socket.localPort > 0 &&
+    socket.localPort === socket.remotePort &&
+    socket.localAddress === socket.remoteAddress
+  );
 }
 
 /** Bun reports a wrong name as a failed handshake also where nothing is to be verified; the session works. */

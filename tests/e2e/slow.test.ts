@@ -1,7 +1,9 @@
 /** Slow, silent and stalled parties: bytes come through one by one, memory stays, and nobody else waits for them. */
 
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { limits } from "../../src/core/limits.ts";
 import { chunk } from "../support/chunked.ts";
+import { note } from "../support/fault-rig.ts";
 import { MemoryWatch } from "../support/process-memory.ts";
 import type { RawSocket } from "../support/raw-socket.ts";
 import { transports, VisitorPath } from "../support/visitor-path.ts";
@@ -195,13 +197,19 @@ describe.each([...transports])("over %s", (transport) => {
     expect(new Set(waiting.map(({ id }) => id)).size).toBe(count);
     // All of these are answered while none of those is.
     const good = await path.visit();
+    const tookMs: number[] = [];
     for (let n = 0; n < 300; n++) {
+      const startedMs = performance.now();
       good.write(head(`GET /good/${n}`));
       const connection = await path.origin.accept();
       expect(await connection.readHead()).toStartWith(`GET /good/${n} `);
       connection.write(`HTTP/1.1 200 OK\r\nX-N: ${n}\r\nContent-Length: 0\r\n\r\n`);
       expect(await good.readHead()).toContain(`\r\nX-N: ${n}\r\n`);
+      tookMs.push(performance.now() - startedMs);
     }
+    const [median, p99] = [150, 297].map((at) => tookMs.toSorted((a, b) => a - b)[at]!) as [number, number];
+    note(`beside ${count} slow requests: median ${median.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`);
+    expect(p99).toBeLessThan(limits.openWaitMs); // it waits for no place that the others hold
     expect(visitors.every((visitor) => visitor.receivedBytes === 0)).toBe(true);
     for (const { connection, id } of waiting.toReversed()) {
       connection.write(`HTTP/1.1 200 OK\r\nContent-Length: ${id.length}\r\n\r\n${id}`);

@@ -16,6 +16,9 @@ export interface LoginFlags {
 export async function runLogin({ environment, output }: CommandContext, flags: LoginFlags, url = ""): Promise<number> {
   const edge = parseEdgeUrl(url, environment);
   const state = new AgentState(environment.home);
+  if (flags.token !== undefined && flags.tokenFile !== undefined) {
+    throw new SallyError("USAGE", "pass --token or --token-file, not both");
+  }
   const path = flags.tokenFile ?? environment.tokenFile;
   const token = flags.token ?? (path === undefined ? undefined : await readGivenFile(path));
   if (token === undefined) throw new SallyError("USAGE", "pass the join token with --token-file FILE");
