@@ -47,4 +47,13 @@ installPackages();
 completeBun();
 const child = spawn(bun, process.argv.slice(2), { cwd: root, stdio: "inherit" });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+if (process.env["npm_lifecycle_event"] !== undefined) {
+  // npm and its shell end at a SIGTERM without passing it on to us.
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(watch);
+    child.kill("SIGTERM");
+  }, 500);
+}
 child.on("exit", (code, signal) => process.exit(signal ? 1 : (code ?? 1)));
