@@ -115,7 +115,7 @@ export class ProcessKeeper {
       stdout: "pipe",
       stderr: log,
       ...(cwd === undefined ? {} : { cwd }),
-      env: { ...Bun.env, ...env },
+      env: { ...Bun.env, RUST_BACKTRACE: "0", ...env }, // a cause is one line
     });
     closeSync(log);
     const running = new Running(name, child, logFile);
