@@ -346,7 +346,9 @@ export class LinkCore implements Link, LaneHost {
     this.#options.onDrain?.(this);
   }
 
+  /** A GOAWAY may overtake an OPEN on another lane: who did not open the streams, and did not drain, waits for the peer. */
   #closeWhenDone(): void {
+    if (this.#peerDrains && this.#setup.isDialler) return;
     if (this.isDraining && this.streamCount === 0) this.#end(undefined, "graceful");
   }
 
@@ -370,10 +372,9 @@ export class LinkCore implements Link, LaneHost {
     this.#liveness.stop();
     this.#setup.onStop();
     const lanes = [...this.#lanes, ...this.#joining.keys()];
-    const speaker = lanes[0];
-    if (manner === "graceful" && speaker !== undefined && !speaker.isClosed) {
-      speaker.sender.goaway(error?.row.wire ?? 0, error === undefined ? "" : error.message);
-      speaker.sender.flush();
+    if (manner === "graceful") {
+      lanes[0]?.sender.goaway(error?.row.wire ?? 0, error === undefined ? "" : error.message);
+      for (const lane of lanes) lane.sender.flush(); // what the streams said last may wait for the end of the turn
     }
     for (const lane of lanes) {
       this.#unwatch(lane);
