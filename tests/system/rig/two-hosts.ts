@@ -10,6 +10,7 @@ import { Scratch, JsonProcess } from "../../support/sally.ts";
 
 const impairSource = join(import.meta.dir, "..", "..", "..", "bench", "rig", "impair.c");
 const namePrefix = "sally-test";
+const network = "10.88.0.0/24";
 let opened = 0;
 
 export interface WireOptions {
@@ -69,9 +70,11 @@ export class Host {
     await this.filter(isBlocked ? `table inet block {\n${chain("input")}\n${chain("output")}\n}` : "");
   }
 
-  /** From one network to another that was there before the first one went. */
+  /** From one network to another that was there before the first one went: at no moment is there no way out. */
   async handOver(address: string): Promise<void> {
     await this.run(["ip", "address", "add", `${address}/24`, "dev", "wire"]);
+    // Else the kernel takes the one route away with the first address, and adds it for the second a moment later.
+    await this.run(["ip", "route", "add", network, "dev", "wire", "src", address, "metric", "100"]);
     await this.run(["ip", "address", "del", `${this.address}/24`, "dev", "wire"]);
   }
 
