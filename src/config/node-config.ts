@@ -97,7 +97,9 @@ export const nodeConfigSchema = z
     accessLog: z
       .boolean()
       .default(false)
-      .describe("One JSON line on stderr for each request whose head was read; the probes of agents are among them."),
+      .describe(
+        "One JSON line on stderr for each request, also those that were refused; the probes of agents are among them.",
+      ),
     logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least level that is logged."),
     limits: limitsSchema.prefault({}).describe("Bounds; see below."),
   })

@@ -2,12 +2,12 @@
 
 import type { Clock } from "../core/clock.ts";
 import { errorTable, type SallyError } from "../core/errors.ts";
-import type { Exchange } from "../http/exchange.ts";
+import { type Http1Exchange, RefusedRequest } from "./http1-exchange.ts";
 import type { AccessRecord } from "./http1-options.ts";
 import type { ReplyWriter } from "./http1-reply-writer.ts";
 
 export interface RequestOutcome {
-  readonly exchange: Exchange;
+  readonly asked: Http1Exchange | RefusedRequest;
   readonly writer: Pick<ReplyWriter, "isActive" | "status" | "bytesOut">;
   /** Body bytes of the request. */
   readonly bytesIn: number;
@@ -16,19 +16,19 @@ export interface RequestOutcome {
   readonly clock: Clock;
 }
 
-export function accessRecord({ exchange, writer, bytesIn, error, clock }: RequestOutcome): AccessRecord {
+export function accessRecord({ asked, writer, bytesIn, error, clock }: RequestOutcome): AccessRecord {
   const hasReply = error === undefined || writer.isActive;
   return {
     time: new Date(clock.wallMs()).toISOString(),
-    id: exchange.id,
-    method: exchange.request.method,
-    target: exchange.request.target,
-    host: exchange.authority,
+    id: asked.id,
+    method: asked.request?.method,
+    target: asked.request?.target,
+    host: asked.authority,
     status: hasReply ? writer.status : errorTable.VISITOR_GONE.status,
     bytesIn,
     bytesOut: hasReply ? writer.bytesOut : 0,
-    durationMs: Math.round((clock.nowMs() - exchange.startedMs) * 1_000) / 1_000,
-    visitor: exchange.connection.remote,
-    error: error?.code,
+    durationMs: Math.round((clock.nowMs() - asked.startedMs) * 1_000) / 1_000,
+    visitor: asked.connection.remote,
+    error: error?.code ?? (asked instanceof RefusedRequest ? asked.code : undefined),
   };
 }

@@ -1013,6 +1013,27 @@ describe("limits and draining", () => {
     expect(records[1]).toMatchObject({ target: "/hang", status: 499, error: "VISITOR_GONE" });
   });
 
+  test("the access log has what was refused, once", async () => {
+    const records: AccessRecord[] = [];
+    const connected = (): ReturnType<typeof connect> =>
+      connect(async () => reply("x"), { accessLog: (record) => records.push(record) });
+    const malformed = connected();
+    await malformed.client.send("GET / HTTP/1.1\r\nHost: a\r\nbad field: x\r\n\r\n");
+    malformed.client.duplex.reset(new SallyError("CANCELLED"));
+    const large = connected();
+    await large.client.send("POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: 2199023255552\r\n\r\n");
+    const late = connected();
+    await late.client.send("GET / HT");
+    await late.advance(60_000);
+    expect(records).toMatchObject([
+      { method: undefined, target: undefined, host: undefined, status: 400, error: "BAD_REQUEST", visitor: remote },
+      { method: "POST", target: "/big", host: "a", status: 413, error: "BODY_TOO_LARGE", visitor: remote },
+      { method: undefined, status: 408, error: "REQUEST_TIMEOUT", visitor: remote },
+    ]);
+    expect(records[0]!.bytesOut).toBeGreaterThan(100);
+    expect(malformed.client.seen.text).toContain(records[0]!.id);
+  });
+
   test("request ids are long, and differ", async () => {
     const ids = new Set<string>();
     const { client } = connect(async (exchange) => {

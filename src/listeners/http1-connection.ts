@@ -12,7 +12,7 @@ import type { Reply, ReplyHead } from "../http/exchange.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
 import { accessRecord } from "./access-record.ts";
 import { HalfCloseWatch } from "./half-close-watch.ts";
-import { type ExchangeOwner, Http1Exchange, newRequestId, Visitor } from "./http1-exchange.ts";
+import { dropReply, type ExchangeOwner, Http1Exchange, RefusedRequest, Visitor } from "./http1-exchange.ts";
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
 import { type ReplyOwner, ReplyWriter } from "./http1-reply-writer.ts";
 import { type IntakeOwner, refusalOf, RequestIntake } from "./request-intake.ts";
@@ -42,6 +42,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   #servedRequests = 0;
   #request: ParsedRequest | undefined;
   #exchange: Http1Exchange | undefined;
+  #refused: RefusedRequest | undefined;
   /** The head is in; the handler is called when the rest of its chunk has been looked at. */
   #isWaitingToStart = false;
   #awaitsContinue = false;
@@ -242,9 +243,12 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   #errorReply(error: SallyError): MessageReply {
     this.#isErrorReply = true;
-    const id = this.#exchange?.id ?? newRequestId();
-    const accept = this.#request === undefined ? this.#intake.refusedAccept : this.#request.headers.get("accept");
-    return this.#host.options.errorPage(error, { id, accept, nowMs: this.#host.options.clock.wallMs() });
+    const { clock, errorPage } = this.#host.options;
+    const request = this.#request;
+    const asked = this.#exchange ?? new RefusedRequest(this.visitor, request, error.code, clock.nowMs());
+    if (asked instanceof RefusedRequest) this.#refused = asked;
+    const accept = request === undefined ? this.#intake.refusedAccept : request.headers.get("accept");
+    return errorPage(error, { id: asked.id, accept, nowMs: clock.wallMs() });
   }
 
   #startReply({ head, body }: MessageReply): void {
@@ -269,8 +273,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   replyDone(mustClose: boolean): void {
     this.#mustClose ||= mustClose;
-    this.#logAccess();
-    this.#exchange = undefined;
+    this.#endRequest();
     this.#servedRequests++;
     const { body } = this.#intake;
     // An origin that answered early may still want the rest; who does not wait for it now will not get it.
@@ -302,8 +305,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
       return;
     }
     this.#writer.switchProtocols(head);
-    this.#logAccess();
-    this.#exchange = undefined;
+    this.#endRequest();
     this.#request = undefined; // upgraded connections live long: keep nothing
     this.#enter("upgraded");
     this.#halfClose?.stop();
@@ -337,9 +339,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (this.#phase === "closed") return;
     this.#phase = "closed";
     this.#halfClose?.stop();
-    this.#logAccess(error);
-    const exchange = this.#exchange;
-    this.#exchange = undefined;
+    const exchange = this.#endRequest(error);
     this.#host.remove(this);
     this.#intake.release(error);
     exchange?.abort(error);
@@ -352,12 +352,16 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#sinceMs = this.#host.coarseMs;
   }
 
-  #logAccess(error?: SallyError): void {
-    const { accessLog, clock } = this.#host.options;
+  /** The request at hand is over; returns the exchange, if it came so far. */
+  #endRequest(error?: SallyError): Http1Exchange | undefined {
     const exchange = this.#exchange;
-    if (accessLog === undefined || exchange === undefined) return;
+    const asked = exchange ?? this.#refused;
+    this.#exchange = this.#refused = undefined;
+    const { accessLog, clock } = this.#host.options;
+    if (accessLog === undefined || asked === undefined) return exchange;
     const bytesIn = this.#intake.body?.receivedBytes ?? 0;
-    accessLog(accessRecord({ exchange, writer: this.#writer, bytesIn, error, clock }));
+    accessLog(accessRecord({ asked, writer: this.#writer, bytesIn, error, clock }));
+    return exchange;
   }
 
   // ---- Time ----
@@ -392,9 +396,4 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     this.#mustClose = true;
     this.#intake.breakBody(new SallyError("REQUEST_TIMEOUT"));
   }
-}
-
-function dropReply(reply: Reply, error: SallyError): void {
-  if (reply.kind === "message") reply.body.cancel(error);
-  else reply.stream.reset(error);
 }

@@ -1,9 +1,9 @@
 /** One request on an HTTP/1.1 connection as the pipeline sees it, and the visitor that outlives it. */
 
 import type { Address } from "../core/address.ts";
-import type { SallyError } from "../core/errors.ts";
+import type { ErrorCode, SallyError } from "../core/errors.ts";
 import type { Body } from "../http/body.ts";
-import type { Exchange, ReplyHead, VisitorConnection } from "../http/exchange.ts";
+import type { Exchange, Reply, ReplyHead, VisitorConnection } from "../http/exchange.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
 
 /** The visitor's connection, for whoever must know when it is gone. */
@@ -97,6 +97,34 @@ export class Http1Exchange implements Exchange {
     this.#onAbort = undefined;
     for (const callback of callbacks) callback(error);
   }
+}
+
+/** A request that no handler saw, for the access log: its head was malformed, too large or late, or nobody had time. */
+export class RefusedRequest {
+  readonly id = newRequestId();
+  /** Undefined: there is no head that could be read. */
+  readonly request: ParsedRequest | undefined;
+  readonly connection: VisitorConnection;
+  readonly code: ErrorCode;
+  /** When it was refused. */
+  readonly startedMs: number;
+
+  constructor(visitor: Visitor, request: ParsedRequest | undefined, code: ErrorCode, nowMs: number) {
+    this.connection = visitor;
+    this.request = request;
+    this.code = code;
+    this.startedMs = nowMs;
+  }
+
+  get authority(): string | undefined {
+    return this.request?.authority;
+  }
+}
+
+/** Nobody takes this reply any more. */
+export function dropReply(reply: Reply, error: SallyError): void {
+  if (reply.kind === "message") reply.body.cancel(error);
+  else reply.stream.reset(error);
 }
 
 /** 96 random bits. */

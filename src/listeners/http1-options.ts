@@ -35,18 +35,19 @@ export interface AccessRecord {
   /** When the request was over, as ISO 8601. */
   readonly time: string;
   readonly id: string;
-  readonly method: string;
-  readonly target: string;
-  readonly host: string;
+  /** This and the next two are undefined when the head was refused as it is. */
+  readonly method: string | undefined;
+  readonly target: string | undefined;
+  readonly host: string | undefined;
   readonly status: number;
   /** Body bytes. */
   readonly bytesIn: number;
   /** Reply bytes including the head; 0 for what an upgraded connection carried. */
   readonly bytesOut: number;
-  /** To the microsecond. */
+  /** To the microsecond; of a refused request, since it was refused. */
   readonly durationMs: number;
   readonly visitor: Address;
-  /** Why the reply is not complete. */
+  /** Why the reply is not complete, or the request was refused. */
   readonly error: string | undefined;
 }
 
