@@ -3,7 +3,6 @@
  * admin port. Whatever comes in as a link leaves here as a `Session`.
  */
 
-import { readFile } from "node:fs/promises";
 import type { NodeConfig } from "../config/node-config.ts";
 import type { Address } from "../core/address.ts";
 import type { Clock } from "../core/clock.ts";
@@ -19,6 +18,7 @@ import type { Session } from "../ports/session.ts";
 import { resolveHost } from "../sockets/resolve-host.ts";
 import { listenQuic, type QuicListener } from "../transport/quic/listener.ts";
 import { WebsocketLinkAcceptor } from "../transport/websocket/acceptor.ts";
+import { type CertificatePair, CertificateWatch, readCertificate } from "./public-certificate.ts";
 
 export interface NodeListeners {
   readonly http: Http1Listener;
@@ -98,21 +98,18 @@ async function openHttps(base: Http1Options, config: NodeConfig, open: Open): Pr
       "--https needs a certificate: set tls.certFile and tls.keyFile in the configuration file",
     );
   }
-  const [certPem, keyPem] = await Promise.all([readPem(tls.certFile), readPem(tls.keyFile)]);
+  const current = await readCertificate(tls);
+  const { clock, log, limits } = base;
   try {
-    return await open(listenHttp1({ ...base, ...https, tls: { keyPem, certPem } }));
+    const listener = await open(listenHttp1({ ...base, ...https, tls: current }));
+    const use = (pair: CertificatePair): void => listener.replaceTls(pair);
+    const everyMs = limits.certificateRereadMs;
+    await open(CertificateWatch.start({ files: tls, current, everyMs, use, clock, log }));
+    return listener;
   } catch (cause) {
     if (!(cause instanceof SallyError) || cause.code !== "CERTIFICATE_INVALID") throw cause;
     const files = `${tls.certFile} and ${tls.keyFile}`;
     throw new SallyError("USAGE", `${files} are no certificate with its key in PEM form: check both`, { cause });
-  }
-}
-
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    throw new SallyError("USAGE", `cannot read ${path}: check the path and its permissions`, { cause });
   }
 }
 

@@ -171,6 +171,8 @@ export const limits = {
   /** Of a key that a node makes at each start and keeps in memory beside the CA's: a shorter life would protect nothing. */
   nodeCertificateMs: 5 * 365 * 24 * 60 * 60 * 1_000,
   caCertificateMs: 20 * 365 * 24 * 60 * 60 * 1_000,
+  /** How soon a renewed certificate of the public HTTPS listener is noticed. */
+  certificateRereadMs: 10_000,
   certificateBackdateMs: 5 * 60 * 1_000,
   nodeCertificateBackdateMs: 24 * 60 * 60 * 1_000,
   certificateBytes: 4 * 1024,
