@@ -26,7 +26,9 @@ export const limitsSchema = z
     bodyBytes: countField(1024 ** 4)
       .default(limits.bodyBytes)
       .describe("Most bytes in a request body before it is answered with 413."),
-    bodyStallMs: countField(dayMs).default(limits.bodyStallMs).describe("Longest pause inside a request body."),
+    bodyStallMs: countField(dayMs)
+      .default(limits.bodyStallMs)
+      .describe("Longest pause inside a request body; who takes nothing of a reply for twice as long is cut off."),
     bodyMinRateBytesPerSecond: countField(gibibyte)
       .default(limits.bodyMinRateBytesPerSecond)
       .describe("Slowest request body, averaged, before it is answered with 408."),

@@ -76,6 +76,11 @@ export class ReplyWriter {
     return this.#duplex.queuedBytes;
   }
 
+  /** Those, and what the system holds, as far as it tells. */
+  get undeliveredBytes(): number {
+    return this.#duplex.undeliveredBytes ?? this.#duplex.queuedBytes;
+  }
+
   /** True while the duplex's queue is above its mark: `resume` follows. */
   get isBlocked(): boolean {
     return this.#isBlocked;

@@ -135,13 +135,25 @@ describe("a visitor who does not read", () => {
 
 test("a queue is stuck when no byte leaves it, whatever comes in", () => {
   const watch = new QueueWatch();
-  expect(watch.isStuck({ queuedBytes: 10, writtenBytes: 10 }, 0, 1_000)).toBe(false);
-  expect(watch.isStuck({ queuedBytes: 500, writtenBytes: 500 }, 999, 1_000)).toBe(false);
-  expect(watch.isStuck({ queuedBytes: 900, writtenBytes: 901 }, 1_500, 1_000)).toBe(false); // one byte left
-  expect(watch.isStuck({ queuedBytes: 901, writtenBytes: 902 }, 2_499, 1_000)).toBe(false);
-  expect(watch.isStuck({ queuedBytes: 2_000, writtenBytes: 2_001 }, 2_500, 1_000)).toBe(true);
-  expect(watch.isStuck({ queuedBytes: 0, writtenBytes: 2_001 }, 9_000, 1_000)).toBe(false);
-  expect(watch.isStuck({ queuedBytes: 5, writtenBytes: 2_006 }, 20_000, 1_000)).toBe(false); // since now
+  const isStuck = (queuedBytes: number, writtenBytes: number, nowMs: number): boolean =>
+    watch.isStuck({ queuedBytes, undeliveredBytes: queuedBytes, writtenBytes }, nowMs, 1_000);
+  expect(isStuck(10, 10, 0)).toBe(false);
+  expect(isStuck(500, 500, 999)).toBe(false);
+  expect(isStuck(900, 901, 1_500)).toBe(false); // one byte left
+  expect(isStuck(901, 902, 2_499)).toBe(false);
+  expect(isStuck(2_000, 2_001, 2_500)).toBe(true);
+  expect(isStuck(0, 2_001, 9_000)).toBe(false);
+  expect(isStuck(5, 2_006, 20_000)).toBe(false); // since now
+});
+
+test("a queue is not stuck while what the system holds becomes less", () => {
+  const watch = new QueueWatch();
+  const isStuck = (undeliveredBytes: number, nowMs: number): boolean =>
+    watch.isStuck({ queuedBytes: 10, undeliveredBytes, writtenBytes: 5_000 }, nowMs, 1_000);
+  expect(isStuck(4_010, 0)).toBe(false);
+  expect(isStuck(4_009, 1_000)).toBe(false);
+  expect(isStuck(4_008, 2_000)).toBe(false);
+  expect(isStuck(4_008, 3_000)).toBe(true);
 });
 
 const hints = (bytes: number) => ({

@@ -64,19 +64,24 @@ export class LingerWatch {
 /** What is known of the queue at a sweep. */
 export interface QueueProgress {
   readonly queuedBytes: number;
+  /** Asked only while bytes are queued. */
+  readonly undeliveredBytes: number;
   /** Put into the queue since the start of the connection. */
   readonly writtenBytes: number;
 }
 
-/** A visitor who does not read: nothing leaves our queue for too long, whether more comes in or not. */
+/**
+ * A visitor who does not read: nothing reaches its system for too long, whether more comes in or not. Our queue alone does
+ * not tell: the system asks for more only when a third of its megabytes has left, which takes a slow reader minutes.
+ */
 export class QueueWatch {
-  /** Bytes that had left at the last sweep; -1 when nothing waited. */
-  #leftBytes = -1;
+  /** Bytes that had left at the last sweep; undefined when nothing waited. Over TLS less what the system's part has grown. */
+  #leftBytes: number | undefined;
   #stuckSinceMs = 0;
 
-  isStuck({ queuedBytes, writtenBytes }: QueueProgress, nowMs: number, stallMs: number): boolean {
-    const leftBytes = queuedBytes === 0 ? -1 : writtenBytes - queuedBytes;
-    if (leftBytes >= 0 && leftBytes === this.#leftBytes) return nowMs - this.#stuckSinceMs >= stallMs;
+  isStuck(progress: QueueProgress, nowMs: number, stallMs: number): boolean {
+    const leftBytes = progress.queuedBytes === 0 ? undefined : progress.writtenBytes - progress.undeliveredBytes;
+    if (leftBytes !== undefined && leftBytes === this.#leftBytes) return nowMs - this.#stuckSinceMs >= stallMs;
     this.#leftBytes = leftBytes;
     this.#stuckSinceMs = nowMs;
     return false;

@@ -1,12 +1,15 @@
 /** The HTTP/1.1 listener on real sockets, plain and TLS, with raw clients. */
 
+import type { Socket } from "bun";
 import { afterEach, expect, test } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
+import { readSync } from "node:fs";
 import https from "node:https";
 import net from "node:net";
 import { systemClock } from "../../src/core/clock.ts";
 import { SallyError } from "../../src/core/errors.ts";
+import { FakeClock } from "../../src/core/fake-clock.ts";
 import { limits } from "../../src/core/limits.ts";
 import { silentLogger } from "../../src/core/log.ts";
 import { memoryDuplexPair } from "../../src/core/memory-duplex.ts";
@@ -165,6 +168,56 @@ test("over TLS the scheme is https", async () => {
   });
   expect(text).toBe("https");
 });
+
+/** Reads from the paused socket of a visitor as a slow one does: the runtime would take half a megabyte at once. */
+async function readPast(socket: Socket, byteCount: number): Promise<void> {
+  const { fd } = socket as Socket & { readonly fd: number }; // missing in the types
+  const buffer = Buffer.alloc(byteCount);
+  let left = byteCount;
+  await until("the visitor has read", () => {
+    try {
+      left -= readSync(fd, buffer, 0, left, null);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+    return left === 0;
+  });
+}
+
+test.each(["http", "https"])(
+  "a visitor over %s who reads slowly is not taken for one who does not read",
+  async (scheme) => {
+    const clock = new FakeClock();
+    const { keyPem, certPem } = await (await createTestAuthority()).issue({ role: "node" });
+    const bytes = 24 * 1024 * 1024; // more than both systems hold
+    const listener = await listen(async () => reply(bytesBody(Buffer.alloc(bytes, "x"))), {
+      clock,
+      writeStallMs: 10_000,
+      ...(scheme === "http" ? {} : { tls: { keyPem, certPem } }),
+    });
+    const { promise: asked, resolve } = Promise.withResolvers<Socket>();
+    const ask = (socket: Socket): void => {
+      socket.pause();
+      socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+      resolve(socket);
+    };
+    await Bun.connect({
+      hostname: "127.0.0.1",
+      port: listener.address.port,
+      ...(scheme === "http" ? {} : { tls: { rejectUnauthorized: false } }),
+      socket: { data() {}, ...(scheme === "http" ? { open: ask } : { handshake: ask }) },
+    });
+    const socket = await asked;
+    const isCutOff = (): boolean => listener.connectionCount === 0;
+    for (let second = 0; second < 60; second++) {
+      await readPast(socket, 40 * 1024);
+      clock.advance(1_000);
+      expect(isCutOff()).toBe(false);
+    }
+    for (let second = 0; second < 12; second++) clock.advance(1_000);
+    await until("who reads nothing more is cut off", isCutOff);
+  },
+);
 
 test("draining under load loses no request", async () => {
   const listener = await listen(async () => {
