@@ -11,6 +11,7 @@ import { emptyBody } from "../http/body.ts";
 import type { Reply, ReplyHead } from "../http/exchange.ts";
 import type { ParsedRequest } from "../http/http1/head-parser.ts";
 import { accessRecord } from "./access-record.ts";
+import { BreakOff } from "./break-off.ts";
 import { HalfCloseWatch } from "./half-close-watch.ts";
 import { dropReply, type ExchangeOwner, Http1Exchange, RefusedRequest, Visitor } from "./http1-exchange.ts";
 import type { ConnectionHost, ConnectionMeta } from "./http1-options.ts";
@@ -21,9 +22,10 @@ import { BodyRate, LingerWatch, QueueWatch } from "./visitor-pace.ts";
 /**
  * idle: waits for the first byte of a head. head: part of one is here. exchange: a request is with the handler or its
  * reply is written. draining: the reply is out, the rest of its request is not in. full: too much of what was written
- * waits for the visitor, so its next request does too. lingering: our side has ended.
+ * waits for the visitor, so its next request does too. breaking: the reply broke off, and what there was of it is on its
+ * way. lingering: our side has ended.
  */
-type Phase = "idle" | "head" | "exchange" | "draining" | "full" | "lingering" | "upgraded" | "closed";
+type Phase = "idle" | "head" | "exchange" | "draining" | "full" | "breaking" | "lingering" | "upgraded" | "closed";
 type MessageReply = Reply & { readonly kind: "message" };
 
 export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, ExchangeOwner {
@@ -56,6 +58,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   readonly #queueWatch = new QueueWatch();
   #halfClose: HalfCloseWatch | undefined;
   #lingerWatch: LingerWatch | undefined;
+  #breakOff: BreakOff | undefined;
 
   constructor(duplex: Duplex, meta: ConnectionMeta, id: number, host: ConnectionHost) {
     this.#duplex = duplex;
@@ -138,14 +141,13 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   #begin(request: ParsedRequest): void {
-    const { clock } = this.#host.options;
     let body = emptyBody;
     if (request.bodyLength !== 0) {
       body = this.#intake.openBody(request.bodyLength);
       this.#awaitsContinue = request.expect !== undefined;
       this.#bodyRate = new BodyRate();
     }
-    this.#exchange = new Http1Exchange(this, request, body, clock.nowMs());
+    this.#exchange = new Http1Exchange(this, request, body, this.#host.options.clock.nowMs());
     this.#isWaitingToStart = true;
   }
 
@@ -253,22 +255,14 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
 
   #startReply({ head, body }: MessageReply): void {
     const request = this.#request;
-    this.#mustClose ||= request === undefined || !request.persists || this.#host.isDraining || this.#isBodyOverlong();
+    this.#mustClose ||= request === undefined || !request.persists || this.#host.isDraining;
+    this.#mustClose ||= this.#intake.isOverlong(this.#awaitsContinue);
     this.#mustClose ||= this.#intake.hasEnded && !this.#intake.hasPending;
     this.#writer.start(head, body, {
       isHead: request?.method === "HEAD",
       minorVersion: request?.minorVersion ?? 1,
       keepAlive: !this.#mustClose,
     });
-  }
-
-  /** The rest of the request may never come, or nobody wants it and it is certain to be more than we drain. */
-  #isBodyOverlong(): boolean {
-    const { body, isInBody } = this.#intake;
-    if (!isInBody || body === undefined) return false;
-    if (this.#awaitsContinue && body.receivedBytes === 0) return true;
-    if (!body.isCancelled || body.length === undefined) return false;
-    return body.length - body.receivedBytes > this.#host.options.limits.drainedEarlyReplyBytes;
   }
 
   replyDone(mustClose: boolean): void {
@@ -285,8 +279,14 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   replyFailed(error: SallyError, hasStarted: boolean): void {
-    if (hasStarted || this.#exchange === undefined || this.#isErrorReply) this.abort(error);
-    else this.#takeError(error);
+    const exchange = this.#exchange;
+    if (!hasStarted && exchange !== undefined && !this.#isErrorReply) return this.#takeError(error);
+    this.#enter("breaking");
+    this.#intake.drop();
+    this.#endRequest(error);
+    exchange?.abort(error);
+    this.#breakOff = new BreakOff(this.#duplex, this.#host.options.clock, () => this.abort(error));
+    this.#breakOff.start();
   }
 
   #next(): void {
@@ -339,6 +339,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (this.#phase === "closed") return;
     this.#phase = "closed";
     this.#halfClose?.stop();
+    this.#breakOff?.cancel();
     const exchange = this.#endRequest(error);
     this.#host.remove(this);
     this.#intake.release(error);

@@ -105,6 +105,15 @@ export class RequestIntake implements BodyOwner {
     this.body?.fail(error);
   }
 
+  /** The rest of the body may never come, or nobody wants it and it is certain to be more than we drain. */
+  isOverlong(awaitsContinue: boolean): boolean {
+    const { body, isInBody } = this;
+    if (!isInBody || body === undefined) return false;
+    if (awaitsContinue && body.receivedBytes === 0) return true;
+    if (!body.isCancelled || body.length === undefined) return false;
+    return body.length - body.receivedBytes > this.#limits.drainedEarlyReplyBytes;
+  }
+
   /** From now on everything that comes is dropped; who still reads the body gets an error. */
   drop(): void {
     this.#mode = "dropping";

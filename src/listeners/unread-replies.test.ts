@@ -5,7 +5,7 @@ import { FakeClock } from "../core/fake-clock.ts";
 import { limits } from "../core/limits.ts";
 import { silentLogger } from "../core/log.ts";
 import { memoryDuplexPair } from "../core/memory-duplex.ts";
-import { bytesBody, emptyBody } from "../http/body.ts";
+import { type Body, bytesBody, emptyBody } from "../http/body.ts";
 import { errorReply } from "../http/error-page.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import { HeaderList } from "../http/header-list.ts";
@@ -129,6 +129,48 @@ describe("a visitor who does not read", () => {
       await visitor.send(get());
       await advance(1_000);
     }
+    expect(service.connectionCount).toBe(0);
+  });
+});
+
+describe("a reply that breaks off while the visitor does not keep up", () => {
+  /** The first reply is whole, and fills the pipe. */
+  const handler: Handler = async ({ request }) => {
+    if (request.target !== "/broken") return bigReply();
+    const head = { status: 200, reason: "OK", headers: new HeaderList(["Content-Length", "20000"]) };
+    return { kind: "message", head, body: new BrokenBody() };
+  };
+  /** Half of what was promised. */
+  class BrokenBody implements Body {
+    readonly length = 20_000;
+    readonly trailers = undefined;
+    #isRead = false;
+    read(): Uint8Array | Promise<never> {
+      if (this.#isRead) return Promise.reject(new SallyError("ORIGIN_CLOSED"));
+      this.#isRead = true;
+      return new Uint8Array(10_000).fill(120);
+    }
+    cancel(): void {}
+  }
+
+  test("is reset once what there was of it has left", async () => {
+    const { visitor, seen, service, advance } = connect(handler);
+    await visitor.send(get() + get("/broken"));
+    await advance(5_000);
+    expect(seen.isClosed).toBe(false);
+    visitor.read();
+    await advance(1_000);
+    expect(seen.text.match(/x/g)).toHaveLength(replyBytes + 10_000);
+    expect(seen).toMatchObject({ isClosed: true, hasEnded: false });
+    expect(service.connectionCount).toBe(0);
+  });
+
+  test("is reset when nothing of it leaves for too long", async () => {
+    const { visitor, service, advance } = connect(handler);
+    await visitor.send(get() + get("/broken"));
+    await advance(9_000);
+    expect(service.connectionCount).toBe(1);
+    await advance(4_000);
     expect(service.connectionCount).toBe(0);
   });
 });

@@ -142,14 +142,17 @@ describe.each([...transports])("over %s", (transport) => {
   });
 
   test("what an origin sent before it broke off arrives before the reset", async () => {
-    const { visitor, connection } = await ask();
-    const body = "x".repeat(300_000);
-    connection.write(`HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n${body}`);
-    await connection.until(() => connection.queuedBytes === 0, "flush");
-    await visitor.until(() => visitor.receivedBytes > 250_000, "most of it");
-    connection.end();
-    await visitor.until(() => visitor.wasReset || visitor.hasEnded, "end");
-    expect(visitor.wasReset).toBe(true);
-    expect(visitor.unread).toEndWith("x");
+    const bodyBytes = 3 * 1024 * 1024; // so much the systems of node and visitor hold, and nobody waits to send it
+    for (const framing of ["Content-Length: 9000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n900000\r\n"]) {
+      const { visitor, connection } = await ask();
+      visitor.pause();
+      connection.end(`HTTP/1.1 200 OK\r\n${framing}${"x".repeat(bodyBytes)}`);
+      await connection.until(isGone(connection), "end of the stream");
+      visitor.resume();
+      await visitor.until(() => visitor.wasReset || visitor.hasEnded, "end");
+      expect(visitor.wasReset).toBe(true);
+      expect(visitor.unread.match(/x/g)).toHaveLength(bodyBytes);
+      path.forget();
+    }
   });
 });

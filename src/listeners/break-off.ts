@@ -1,0 +1,36 @@
+/**
+ * Ends a connection visibly, once what was written to it has arrived: a reset at once would destroy what still waits
+ * here and in our system, which a visitor of the origin itself would have got.
+ */
+
+import type { Clock, Timer } from "../core/clock.ts";
+import type { Duplex } from "../core/duplex.ts";
+
+const firstStepMs = 5;
+const longestStepMs = 200;
+
+export class BreakOff {
+  readonly #duplex: Pick<Duplex, "queuedBytes" | "undeliveredBytes">;
+  readonly #clock: Clock;
+  readonly #reset: () => void;
+  #stepMs = firstStepMs;
+  #timer: Timer | undefined;
+
+  constructor(duplex: Pick<Duplex, "queuedBytes" | "undeliveredBytes">, clock: Clock, reset: () => void) {
+    this.#duplex = duplex;
+    this.#clock = clock;
+    this.#reset = reset;
+  }
+
+  /** Calls `reset` when nothing is left, perhaps before this returns. Who takes nothing is somebody else's business. */
+  start(): void {
+    const { queuedBytes, undeliveredBytes = queuedBytes } = this.#duplex;
+    if (undeliveredBytes === 0) return this.#reset();
+    this.#timer = this.#clock.after(this.#stepMs, () => this.start());
+    this.#stepMs = Math.min(2 * this.#stepMs, longestStepMs);
+  }
+
+  cancel(): void {
+    this.#timer?.cancel();
+  }
+}
