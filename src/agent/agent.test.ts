@@ -39,11 +39,13 @@ function setUp(overrides: Partial<AgentOptions> = {}) {
     probeOk: true,
     answersProbes: true,
     answersClaims: true,
+    onClaim: undefined as (() => void) | undefined,
     originError: undefined as SallyError | undefined,
     results: (names: readonly (string | undefined)[]): ClaimResult[] =>
       names.map((name) => ({ ok: true, name: name ?? "derived", url: `http://${name ?? "derived"}.test` })),
   };
   const respond = (link: StubLink, message: ControlMessage): void => {
+    if (message.type === "claim") node.onClaim?.();
     if (message.type === "claim" && node.answersClaims) {
       const results = node.results(message.tunnels.map(({ name }) => name));
       queueMicrotask(() => link.receive({ type: "claimed", requestId: message.requestId, results }));
@@ -105,6 +107,23 @@ async function started(overrides: Partial<AgentOptions> = {}): Promise<Rig> {
   rig.agent.start();
   await settle(50);
   return rig;
+}
+
+/** The clock of a laptop: `sleep` is an hour in which it did not run. */
+function sleepyClock() {
+  const fake = new FakeClock();
+  let offsetMs = 0;
+  const clock = {
+    wallMs: () => fake.wallMs() + offsetMs,
+    nowMs: () => fake.nowMs(),
+    after: (delayMs: number, callback: () => void) => fake.after(delayMs, callback),
+  };
+  const sleep = async (): Promise<void> => {
+    offsetMs += 3_600_000;
+    fake.advance(1_000);
+    await settle(50);
+  };
+  return { fake, clock, sleep };
 }
 
 describe("an agent's link", () => {
@@ -297,22 +316,45 @@ describe("an agent's link", () => {
   });
 
   test("after a sleep a new link takes over", async () => {
-    const fake = new FakeClock();
-    let offsetMs = 0;
-    const jumping = {
-      wallMs: () => fake.wallMs() + offsetMs,
-      nowMs: () => fake.nowMs(),
-      after: (delayMs: number, callback: () => void) => fake.after(delayMs, callback),
-    };
-    const { links } = await started({ clock: jumping });
-    offsetMs = 3_600_000;
-    fake.advance(1_000);
-    await settle(50);
+    const { fake, clock, sleep } = sleepyClock();
+    const { links } = await started({ clock });
+    await sleep();
     expect(links).toHaveLength(2);
     fake.advance(limits.linkRetireMs - 1);
     expect(links[0]!.isDraining).toBe(false);
     fake.advance(1);
     expect(links[0]!.isDraining).toBe(true);
+  });
+
+  describe("that the node closes, since the next one has the names", () => {
+    /** Linked anew after a sleep; the node closes the first link as it sees the claim over the next. */
+    async function linkedAnew(answersClaims: boolean): Promise<Rig & { sleep(): Promise<void> }> {
+      const { clock, sleep } = sleepyClock();
+      const rig = await started({ clock });
+      rig.node.onClaim = () => rig.links.at(-2)?.close();
+      rig.node.answersClaims = answersClaims;
+      await sleep();
+      return { ...rig, sleep };
+    }
+
+    test("is no loss", async () => {
+      const { agent, links, named, sleep } = await linkedAnew(true);
+      await sleep();
+      expect(links.map(({ isClosed }) => isClosed)).toEqual([true, true, false]);
+      expect(named("link").map(({ state }) => state)).toEqual(["up", "up", "up"]);
+      expect(named("retry")).toEqual([]);
+      await agent.close();
+    });
+
+    test("is a loss when that one fails", async () => {
+      const { agent, links, named } = await linkedAnew(false);
+      expect(named("link").map(({ state }) => state)).toEqual(["up"]);
+      links[1]!.close(new SallyError("LINK_LOST"));
+      await settle(50);
+      expect(named("link").map(({ state }) => state)).toEqual(["up", "down"]);
+      expect(agent.status().link).toBeUndefined();
+      await agent.close();
+    });
   });
 
   test("close waits for running streams up to the grace, and leaves no timer", async () => {

@@ -67,6 +67,8 @@ export class LinkKeeper {
   #lossError: SallyError | undefined;
   #nodeIndex = 0;
   #wantsNew = false;
+  /** Another link stands, and the node is asked for the names over it. */
+  #isAdopting = false;
   #hurryUntilMs = 0;
   /** Ends the try to have another link: a return to QUIC, or one made in doubt. */
   #interrupt = new AbortController();
@@ -139,12 +141,17 @@ export class LinkKeeper {
     this.#retiring.delete(link);
     const live = this.#current;
     if (live?.link !== link) return;
+    // The node gave the names to the link that is being set up, and had nothing more for this one: that is no loss.
+    if (error !== undefined || !this.#isAdopting) this.#lose(live, error);
+  }
+
+  #lose(live: Live, error: SallyError | undefined): void {
     this.#current = undefined;
     this.#lossError = error ?? new SallyError("DRAINING"); // the node said GOAWAY, and every stream was done
     if (this.#options.clock.nowMs() - live.sinceMs >= stableAfterMs) this.#backoff.reset();
     this.#noteQuicEnd(live);
     live.lost.abort(new SallyError("LINK_LOST"));
-    this.#options.onDown(link, live.node, error);
+    this.#options.onDown(live.link, live.node, error);
     this.#wakeup.wake();
   }
 
@@ -197,12 +204,20 @@ export class LinkKeeper {
 
   async #adopt(link: Link, node: AgentNode, signal: AbortSignal): Promise<Live> {
     const { adopt, clock } = this.#options;
+    const onAbort = (): void => link.close(toSallyError(signal.reason, "CANCELLED"));
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#isAdopting = true;
     try {
+      signal.throwIfAborted();
       await adopt(link, signal);
       if (link.isClosed) throw new SallyError("LINK_LOST");
     } catch (thrown) {
       link.close(thrown instanceof GiveUp ? thrown.reason : toSallyError(thrown));
+      if (this.#current?.link.isClosed === true) this.#lose(this.#current, undefined);
       throw thrown;
+    } finally {
+      this.#isAdopting = false;
+      signal.removeEventListener("abort", onAbort);
     }
     return { link, node, sinceMs: clock.nowMs(), lost: new AbortController() };
   }
