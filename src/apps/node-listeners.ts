@@ -48,7 +48,8 @@ export interface ListenerOptions {
 /** @throws SallyError ADDRESS_IN_USE, USAGE, CERTIFICATE_INVALID */
 export async function openListeners(options: ListenerOptions): Promise<NodeListeners> {
   const { config, clock, log, limits, onSession, onAccess } = options;
-  const acceptor = new WebsocketLinkAcceptor({ onSession, trustsTlsProxy: config.trustTlsProxy, clock });
+  const sessionsMax = limits.links + 2 * limits.pendingHandshakes; // of agents and of strangers
+  const acceptor = new WebsocketLinkAcceptor({ onSession, trustsTlsProxy: config.trustTlsProxy, clock, sessionsMax });
   const base = { errorPage: errorReply, clock, log, limits };
   const opened: { close(): Promise<void> }[] = [];
   const open = async <T extends { close(): Promise<void> }>(listener: Promise<T>): Promise<T> => {

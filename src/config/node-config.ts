@@ -40,6 +40,9 @@ export const limitsSchema = z
     connectionsPerVisitor: countField(1_000_000)
       .default(limits.connectionsPerVisitor)
       .describe("Most connections from one visitor: an IPv4 address, or an IPv6 network of 64 bits."),
+    links: countField(1_000_000)
+      .default(limits.links)
+      .describe("Most links of agents; for one more, the identity that has most of them loses its newest."),
     streamsPerLink: countField(100_000).default(limits.streamsPerLink).describe("Most streams on one link."),
     processWindowBudgetBytes: countField(64 * gibibyte)
       .default(limits.processWindowBudgetBytes)

@@ -69,6 +69,8 @@ export const limits = {
   /** A QUIC link that died early makes the next return wait twice as long, up to so many times. */
   quicPatienceMax: 32,
   pendingHandshakes: 1_000,
+  /** That stand, on a node. For one more, the identity that has most of them loses its newest. */
+  links: 10_000,
   /** QUIC sessions that act on early data before they have shown that it is no replay; the others wait for that. */
   earlySessions: 100,
   /** What a lane may say in early data: it is kept until the node has taken it, or is sent again. */
@@ -85,7 +87,6 @@ export const limits = {
   quicReasonWaitMs: 100,
   /** How long a listener that closes waits for the endpoint itself, after its last connection is over. */
   quicEndpointGoneMs: 250,
-  websocketSessions: 10_000,
   /** Longer writes become several frames; longer frames are refused. */
   websocketFrameBytes: 128 * 1024,
 

@@ -97,6 +97,22 @@ function codeOf(work: () => unknown): string {
 
 const dial = { tunnel: "demo", protocol: "http" } as const;
 
+test("a node has so many links; for one more, the identity that has most of them loses its newest", async () => {
+  const { exit, linkUp } = setUp({ limits: { ...limits, links: 4 } });
+  const greedy: StubLink[] = [];
+  for (let i = 0; i < 6; i++) greedy.push(await linkUp({ identity: "greedy" }));
+  expect(greedy.map(({ isClosed }) => isClosed)).toEqual([false, false, false, false, true, true]);
+  expect(greedy[4]!.closeError?.code).toBe("OVERLOADED");
+  const modest = [await linkUp({ identity: "modest" }), await linkUp({ identity: "modest" })];
+  expect(modest.map(({ isClosed }) => isClosed)).toEqual([false, false]);
+  expect(greedy.filter(({ isClosed }) => !isClosed)).toEqual(greedy.slice(0, 2));
+  expect(exit.links()).toHaveLength(4);
+  greedy[0]!.close();
+  await settle();
+  expect((await linkUp({ identity: "third" })).isClosed).toBe(false);
+  expect(exit.links()).toHaveLength(4);
+});
+
 describe("what one link asks for", () => {
   const few = { ...limits, linkRequestBurst: 100, linkRequestsPerSecond: 10 };
 

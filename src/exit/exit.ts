@@ -6,6 +6,7 @@
 
 import { sleep, type Clock } from "../core/clock.ts";
 import { SallyError, toSallyError } from "../core/errors.ts";
+import { FairSlots } from "../core/fair-slots.ts";
 import type { LinkAuth, PeerIdentity } from "../core/identity.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger } from "../core/log.ts";
@@ -82,6 +83,8 @@ class ExitNode implements Exit {
   readonly #requests: LinkRequests;
   readonly #scope: Scope;
   readonly #pending: PendingLinks;
+  /** By identity: who has many links has none at the cost of others. */
+  readonly #places: FairSlots;
   #sequence = 0;
   #isDraining = false;
   #whenEmpty: (() => void)[] = [];
@@ -91,6 +94,7 @@ class ExitNode implements Exit {
     const { clock, log, limits, publicUrl } = options;
     this.#certificateGraceMs = options.certificateGraceMs ?? 60 * 60_000;
     this.#pending = new PendingLinks(limits.pendingHandshakes);
+    this.#places = new FairSlots(limits.links, "newest");
     this.#scope = new Scope(log);
     this.dialer = createLinkDialer({
       table: this.#table,
@@ -225,9 +229,12 @@ class ExitNode implements Exit {
       isDraining: false,
       isSuperseded: false,
       memberships: new Map(),
+      leavePlace: () => {},
     };
     this.#links.set(link, state);
     this.#emit({ event: "link-up", link: this.#info(state) });
+    const giveUp = (): void => link.close(new SallyError("OVERLOADED", "This node holds as many links as it may."));
+    state.leavePlace = this.#places.take(link.peer.identity, giveUp);
     if (this.#scope.isClosed) link.close(new SallyError("DRAINING"));
     else if (this.#isDraining) {
       link.send({ type: "drain", graceMs: 0 });
@@ -253,6 +260,7 @@ class ExitNode implements Exit {
     if (state === undefined) return;
     const info = this.#info(state);
     state.isDraining = true;
+    state.leavePlace();
     this.#links.delete(link);
     this.#table.removeLink(state);
     this.#emit({ event: "link-down", link: info, error });

@@ -19,6 +19,7 @@ function stateOf(link: StubLink, sequence = 1): LinkState {
     isDraining: false,
     isSuperseded: false,
     memberships: new Map(),
+    leavePlace: () => {},
   };
 }
 

@@ -38,6 +38,8 @@ export interface LinkState {
   /** Its last name went to a newer link of the same process. */
   isSuperseded: boolean;
   readonly memberships: Map<string, Membership>;
+  /** Leaves its place among the links of the node. */
+  leavePlace: () => void;
 }
 
 export interface PlaceRequest {

@@ -34,19 +34,21 @@ export interface WebsocketAcceptorOptions {
   /** The node runs with --trust-tls-proxy: a connection that shows no agent's certificate counts as proxied. */
   readonly trustsTlsProxy?: boolean;
   readonly clock?: Clock;
-  /** Default limits.websocketSessions. */
+  /** Default: the links of a node, and as many as may be set up at a time. */
   readonly sessionsMax?: number;
 }
 
 export class WebsocketLinkAcceptor {
   readonly #options: WebsocketAcceptorOptions;
   readonly #clock: Clock;
+  readonly #sessionsMax: number;
   readonly #sessions = new Map<string, WebsocketSession>();
   #isClosing = false;
 
   constructor(options: WebsocketAcceptorOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    this.#sessionsMax = options.sessionsMax ?? limits.links + 2 * limits.pendingHandshakes; // of either kind
   }
 
   get sessionCount(): number {
@@ -104,7 +106,7 @@ export class WebsocketLinkAcceptor {
     if (known !== undefined || wanted.lane !== 0) {
       throw new SallyError("NOT_FOUND", "this session has ended: open a new one with lane 0");
     }
-    if (this.#sessions.size >= (this.#options.sessionsMax ?? limits.websocketSessions)) {
+    if (this.#sessions.size >= this.#sessionsMax) {
       throw new SallyError("OVERLOADED", "this node holds as many links as it may");
     }
     const isProxied = tls?.peerCertificate === undefined && trustsTlsProxy;
