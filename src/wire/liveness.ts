@@ -8,9 +8,9 @@
 import type { Clock, Timer } from "../core/clock.ts";
 import type { Limits } from "../core/limits.ts";
 
-/** The round trip is measured although the link is not silent: at the start, two seconds later, then ever less often. */
+/** The round trip is measured although the link is not silent: the windows of its streams follow it. */
 const measureFirstMs = 1_000;
-const measureEveryMs = 10_000;
+const measureEveryMs = 4_000;
 const tickMs = 500;
 /** A PING puts the link in doubt only when it has waited for several round trips, too. */
 const doubtAfterRoundTrips = 4;
@@ -110,13 +110,13 @@ export class Liveness {
   }
 
   /**
-   * A PONG: the peer hears us. RFC 6298's smoothing, but what is shorter than expected counts more: the first samples are
-   * taken while the link is being set up, and one after a cut lasts as long as the cut.
+   * A PONG: the peer hears us. Smoothed; what is shorter than expected counts more: the first samples are taken while the
+   * link is being set up, and one after a cut lasts as long as the cut.
    */
   onRoundTrip(sampleMs: number): void {
     this.#unheard = undefined;
     if (sampleMs < 0 || sampleMs >= this.#options.limits.linkDeadAfterMs) return;
-    const weight = this.rttMs === undefined ? 1 : sampleMs < this.rttMs ? 0.5 : 0.125;
+    const weight = this.rttMs === undefined ? 1 : sampleMs < this.rttMs ? 0.5 : 0.25;
     this.rttMs = (this.rttMs ?? 0) * (1 - weight) + sampleMs * weight;
   }
 

@@ -187,10 +187,13 @@ export class WireStream implements IncomingStream {
     sender.credit(this.id, increment, this.queuedBytes);
   }
 
-  /** One full window took `elapsedMs`: within two round trips the window was the limit, so it doubles. */
+  /**
+   * One full window took `elapsedMs`: within three round trips the window was the limit, so it doubles. Two are not enough:
+   * credit comes back for half a window at a time, so half of it may be all that is on the way.
+   */
   #resize(elapsedMs: number, consumed: number): number {
     const { budget, limits, rttMs } = this.#lane.host;
-    if (elapsedMs <= 2 * Math.max(rttMs ?? 0, growthRttFloorMs)) {
+    if (elapsedMs <= 3 * Math.max(rttMs ?? 0, growthRttFloorMs)) {
       const extra = Math.min(this.windowBytes, limits.streamWindowMaxBytes - this.windowBytes);
       if (extra <= 0 || !budget.tryGrow(extra)) return 0;
       this.windowBytes += extra;

@@ -7,7 +7,16 @@ import { reasonOf } from "./close-codes.ts";
 import { DialledCarrier, type QuicSessionHandle } from "./dialled-carrier.ts";
 import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
-import { alpn, identityOf, nodeServerName, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
+import {
+  alpn,
+  identityOf,
+  nodeServerName,
+  quicLimits,
+  sessionLimits,
+  tuning,
+  windows,
+  type QuicTls,
+} from "./options.ts";
 import type { SessionLimits } from "./session.ts";
 import { formatAddress, type Address } from "../../core/address.ts";
 import { utf8Encode } from "../../core/bytes.ts";
@@ -240,6 +249,7 @@ class Dialler {
           transportParams: {
             maxIdleTimeout: limits.quicIdleMs / 1_000,
             initialMaxStreamsUni: 0,
+            ...windows,
             maxDatagramFrameSize: 0,
           },
           enableEarlyData: true,

@@ -10,7 +10,7 @@ import { closeCode } from "./close-codes.ts";
 import { EarlyPlaces } from "./early-places.ts";
 import { ignoreIcmpErrors } from "./icmp-errors.ts";
 import { loadQuic, type QuicModule } from "./load-quic.ts";
-import { alpn, identityOf, quicLimits, sessionLimits, tuning, type QuicTls } from "./options.ts";
+import { alpn, identityOf, quicLimits, sessionLimits, tuning, windows, type QuicTls } from "./options.ts";
 import { QuicCarrier, toAddress, type SessionLimits } from "./session.ts";
 import { formatAddress, type Address } from "../../core/address.ts";
 import { utf8Encode } from "../../core/bytes.ts";
@@ -138,6 +138,7 @@ class Listener implements QuicListener {
         transportParams: {
           maxIdleTimeout: this.#options.idleSeconds ?? limits.quicIdleMs / 1_000,
           initialMaxStreamsBidi: this.#limits.lanesMax,
+          ...windows,
           initialMaxStreamsUni: 0,
           maxDatagramFrameSize: 0,
         },

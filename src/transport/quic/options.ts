@@ -24,6 +24,16 @@ export const tuning = {
   maxPayloadSize: 1_452,
 } as const;
 
+/**
+ * What a peer may send before the library has passed it on: with the library's own 512 KiB a lane carries no more than
+ * that in a round trip. Only the agent opens streams.
+ */
+export const windows = {
+  initialMaxStreamDataBidiLocal: 4 * 1024 * 1024,
+  initialMaxStreamDataBidiRemote: 4 * 1024 * 1024,
+  initialMaxData: 16 * 1024 * 1024,
+} as const;
+
 /** Buffers of the library and of the system: tuned, and counted by them alone. */
 export const quicLimits = {
   /** Only unsent bytes count, so this does not limit the rate on long paths; larger is slower (docs/runtime-facts.md). */
