@@ -198,6 +198,50 @@ test("a lane that trickles gets through as well", () => {
   expect(longestMs).toBeLessThan(500);
 });
 
+test("what says something now and then leaves the others most of a slow line", () => {
+  const line = new Line(125, 2);
+  line.pass(2_000);
+  line.sentBytes = line.idleBytes = 0;
+  let longestMs = 0;
+  for (let i = 0; i < 200; i++) {
+    line.say(100);
+    line.pass(120);
+    longestMs = Math.max(
+      longestMs,
+      line.pass(5_000, () => line.hasSmallLeft),
+    );
+  }
+  expect(line.idleBytes).toBeLessThan(0.06 * line.sentBytes);
+  expect(longestMs).toBeLessThan(1_000);
+});
+
+test("lanes look less often while nothing leaves, and at once when something does", () => {
+  let looks = 0;
+  const clock = new FakeClock();
+  const counting = {
+    ...clockOf(clock),
+    after: (ms: number, look: () => void) => clock.after(ms, () => (looks++, look())),
+  };
+  const turns = new SendTurns(counting);
+  const lanes = Array.from({ length: 3 }, () => new BusyLane(turns));
+  for (const lane of lanes) lane.onTurn();
+  for (let ms = 0; ms < 2_000; ms++) clock.advance(1);
+  looks = 0;
+  for (let ms = 0; ms < 1_000; ms++) clock.advance(1);
+  expect(looks).toBeGreaterThan(50);
+  expect(looks).toBeLessThan(80);
+  looks = 0;
+  for (let ms = 0; ms < 100; ms++) {
+    sendPackets(lanes, 1);
+    clock.advance(1);
+  }
+  expect(looks).toBeGreaterThan(70);
+});
+
+function clockOf(clock: FakeClock): Pick<FakeClock, "wallMs" | "nowMs"> {
+  return { wallMs: () => clock.wallMs(), nowMs: () => clock.nowMs() };
+}
+
 test("on a fast line the ends of writes never stop the others for long", () => {
   const line = new Line(28_000, 3);
   for (let ms = 0; ms < 2_000; ms++) {

@@ -32,12 +32,16 @@ const turnLeastBytes = 8 * 1024;
 /** What the library may keep of a lane's last write, and for how long at most it is left to send nothing else. */
 const endBytes = 1_500;
 const endsMostMs = 500;
+/** After that, others have the connection for so many times as long: downloads keep most of a slow line. */
+const restTimes = 3;
 /** With no more than a packet of each lane and this unsent, or a part of a moment's worth, the library is soon dry. */
 const dryMostBytes = 4 * 1024;
 /** Writes up to this, behind no more than this, wait for nobody: control frames and small requests. */
 const smallBytes = 4 * 1024;
-/** node:quic does not tell when a small write has been sent, so waiting lanes look. */
-const lookEveryMs = 1;
+/** node:quic does not tell when a small write has been sent, so waiting lanes look; ever less often while nothing moves. */
+const lookLeastMs = 1;
+const lookMostMs = 16;
+const looksPerPause = 64;
 
 export class SendTurns {
   readonly #clock: Clock;
@@ -53,17 +57,21 @@ export class SendTurns {
   /** The lane whose turn it is. */
   #next: TurnTaker | undefined;
   #isLooking = false;
+  /** When a lane last handed bytes on, or had sent some. */
+  #movedMs: number;
   #aheadBytes = aheadLeastBytes;
   readonly #rate: LineRate;
-  /** Running dry: since when, with how much to go. */
-  #drying: { readonly sinceMs: number; readonly unsentBytes: number } | undefined;
+  /** Running dry: since when, with how much to go, down to what. */
+  #drying: { readonly sinceMs: number; readonly unsentBytes: number; readonly soonDryBytes: number } | undefined;
   /** Until when the library is left with nothing but the ends of writes. */
   #dryUntilMs: number | undefined;
   #dryForMs = 0;
+  #restUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#rate = new LineRate(clock.nowMs());
+    this.#movedMs = clock.nowMs();
+    this.#rate = new LineRate(this.#movedMs);
   }
 
   /** How many of `byteCount` bytes the lane may hand on now; 0: none, and `onTurn` is called later. */
@@ -87,12 +95,14 @@ export class SendTurns {
 
   /** node:quic took so many bytes of the lane. */
   wrote(lane: TurnTaker, byteCount: number): void {
+    this.#movedMs = this.#clock.nowMs();
     this.#handedBytes += byteCount;
     if (!this.#unsent.has(lane)) this.#unsent.set(lane, this.#handedBytes);
   }
 
   /** The lane has less unsent than before: what is left of it was handed on lately. */
   progressed(lane: TurnTaker): void {
+    this.#movedMs = this.#clock.nowMs();
     this.#unsent.delete(lane);
     if (lane.unsentBytes > 0) this.#unsent.set(lane, this.#handedBytes);
     this.#serve();
@@ -124,7 +134,7 @@ export class SendTurns {
   #roomBytes(lane: TurnTaker): number {
     const nowMs = this.#clock.nowMs();
     const isOvertaken = this.#overtakenBytes() >= Math.min(overtakeBytes, this.#aheadBytes);
-    const mustRunDry = this.#mustRunDry(lane);
+    const mustRunDry = nowMs >= this.#restUntilMs && this.#mustRunDry(lane);
     if (!mustRunDry && !this.#rate.isDue(nowMs)) {
       if (isOvertaken) return 0;
       if (this.#aheadBytes >= aheadPlentyBytes) return aheadPlentyBytes;
@@ -170,11 +180,12 @@ export class SendTurns {
    */
   #hasRunDry(nowMs: number, unsentBytes: number): boolean {
     if (this.#dryUntilMs === undefined) {
-      const soonDryBytes = endBytes * Math.max(1, this.#unsent.size) + Math.min(dryMostBytes, this.#aheadBytes / 16);
+      const packetsBytes = endBytes * Math.max(1, this.#unsent.size);
+      const soonDryBytes = packetsBytes + Math.min(dryMostBytes, this.#aheadBytes / 16);
       if (this.#drying === undefined && unsentBytes < 2 * soonDryBytes) return true;
-      this.#drying ??= { sinceMs: nowMs, unsentBytes };
-      if (unsentBytes > soonDryBytes) return false;
-      const bytesPerMs = (this.#drying.unsentBytes - unsentBytes) / (nowMs - this.#drying.sinceMs);
+      const drying = (this.#drying ??= { sinceMs: nowMs, unsentBytes, soonDryBytes });
+      if (unsentBytes > drying.soonDryBytes) return false;
+      const bytesPerMs = (drying.unsentBytes - unsentBytes) / (nowMs - drying.sinceMs);
       const leftBytes = unsentBytes + (this.#ends.size + this.#waiting.size) * endBytes;
       this.#dryForMs = Math.min((leftBytes / bytesPerMs) * (this.#triedEnds.size > 0 ? 2 : 1), endsMostMs);
       this.#dryUntilMs = nowMs + this.#dryForMs;
@@ -183,6 +194,7 @@ export class SendTurns {
     }
     if (nowMs < this.#dryUntilMs) return false;
     this.#dryUntilMs = undefined;
+    this.#restUntilMs = nowMs + restTimes * this.#dryForMs;
     this.#rate.skip(this.#dryForMs);
     return true;
   }
@@ -215,7 +227,8 @@ export class SendTurns {
   #lookLater(): void {
     if (this.#isLooking) return;
     this.#isLooking = true;
-    this.#clock.after(lookEveryMs, () => {
+    const pauseMs = (this.#clock.nowMs() - this.#movedMs) / looksPerPause;
+    this.#clock.after(Math.min(Math.max(pauseMs, lookLeastMs), lookMostMs), () => {
       this.#isLooking = false;
       this.#serve();
       if (this.#waiting.size > 0) this.#lookLater();
