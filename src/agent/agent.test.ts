@@ -385,6 +385,24 @@ test("a closing agent waits only so long for what it said last", async () => {
   expect(clock.pending).toBe(0);
 });
 
+test("one whose streams were busy waits for that as long as its grace goes", async () => {
+  const stuck = { close() {}, closed: new Promise(() => {}) } as unknown as Session; // a slow line
+  const { agent, clock, links } = await started({ nodes: [{ label: "n", connector: { connect: async () => stuck } }] });
+  links[0]!.streamCount = 1;
+  let isDone = false;
+  const closing = agent.close(3_000).then(() => (isDone = true));
+  await settle(50);
+  clock.advance(1_000);
+  links[0]!.close(); // by the node: every stream is done
+  await settle(50);
+  clock.advance(1_999);
+  await settle(50);
+  expect(isDone).toBe(false);
+  clock.advance(1);
+  await closing;
+  expect(clock.pending).toBe(0);
+});
+
 describe("a return to QUIC", () => {
   test("is tried every so often while the link is WebSocket; the old link is drained after the claim", async () => {
     let works = false;

@@ -195,12 +195,15 @@ class AgentDaemon implements Agent {
   }
 
   async close(graceMs = 0): Promise<void> {
+    const { clock, limits } = this.#options;
+    const untilMs = clock.nowMs() + graceMs;
     const closing = this.#scope.close();
     const links = this.#keeper.links.filter((link) => !link.isClosed);
+    const isBusy = links.some((link) => link.streamCount > 0);
     for (const link of links) link.drain();
     if (graceMs > 0 && links.some((link) => !link.isClosed)) {
       await new Promise<void>((resolve) => {
-        const timer = this.#options.clock.after(graceMs, resolve);
+        const timer = clock.after(graceMs, resolve);
         this.#whenUnlinked = () => {
           timer.cancel();
           resolve();
@@ -208,16 +211,17 @@ class AgentDaemon implements Agent {
       });
     }
     for (const link of this.#keeper.links) link.close();
-    await this.#lastWords();
+    // What its streams said last may still be on its way over a slow line.
+    await this.#lastWords(Math.max(limits.agentLastWordsMs, isBusy ? untilMs - clock.nowMs() : 0));
     this.#tunnels.close();
     await closing;
   }
 
   /** The node hears why its links end, if it still listens: whoever ends the process after `close` may do so at once. */
-  async #lastWords(): Promise<void> {
+  async #lastWords(waitMs: number): Promise<void> {
     if (this.#sessions.size === 0) return;
     const patience = Promise.withResolvers<void>();
-    const timer = this.#options.clock.after(this.#options.limits.agentLastWordsMs, patience.resolve);
+    const timer = this.#options.clock.after(waitMs, patience.resolve);
     await Promise.race([patience.promise, Promise.all([...this.#sessions].map((session) => session.closed))]);
     timer.cancel();
   }

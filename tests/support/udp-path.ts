@@ -8,6 +8,8 @@ const bufferBytes = 4 * 1024 * 1024;
 export class UdpPath {
   /** Each way. */
   delayMs = 0;
+  /** What passes towards the node, in the order in which it came; undefined: at once. */
+  bytesPerMs: number | undefined;
   /** True: nothing passes, in either direction. */
   isCut = false;
   /** What agents sent while this was set. */
@@ -17,13 +19,14 @@ export class UdpPath {
   readonly #node: Address;
   readonly #inner: Socket;
   readonly #outers = new Map<number, Socket>();
+  #freeAtMs = 0;
 
   private constructor(node: Address, inner: Socket) {
     this.#node = node;
     this.#inner = inner;
     inner.on("message", (data, from) => {
       this.recording?.push(Uint8Array.from(data));
-      this.#pass(() => this.#outer(from.port).send(data, node.port, node.host));
+      this.#pass(() => this.#outer(from.port).send(data, node.port, node.host), this.#queueMs(data.length));
     });
   }
 
@@ -69,11 +72,19 @@ export class UdpPath {
     return outer;
   }
 
-  #pass(send: () => void): void {
+  /** How long it takes until so many bytes have passed, behind those that came before. */
+  #queueMs(byteCount: number): number {
+    if (this.bytesPerMs === undefined) return 0;
+    const nowMs = performance.now();
+    this.#freeAtMs = Math.max(this.#freeAtMs, nowMs) + byteCount / this.bytesPerMs;
+    return this.#freeAtMs - nowMs;
+  }
+
+  #pass(send: () => void, queueMs = 0): void {
     if (this.isCut) return;
     setTimeout(() => {
       if (!this.isCut) send();
-    }, this.delayMs);
+    }, this.delayMs + queueMs);
   }
 }
 

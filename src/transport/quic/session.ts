@@ -43,6 +43,9 @@ export interface CarrierOptions {
   readonly takesEarlyLanes?: boolean;
 }
 
+/** More than a connection sends in limits.socketLingerMs when it only looks whether the peer is there. */
+const probesBytes = 8_192n;
+
 export class QuicCarrier implements Session, LaneHost {
   readonly transport = "quic";
   readonly exporter = undefined;
@@ -158,7 +161,22 @@ export class QuicCarrier implements Session, LaneHost {
     this.#isClosing = true;
     for (const lane of this.#lanes) lane.end();
     this.#raw.close({ code: closeCode(undefined), type: "application" }).catch(() => {}); // `closed` reports it
-    this.#linger = this.clock.after(this.#limits.lingerMs, () => this.#destroy(undefined));
+    this.#lingerOn();
+  }
+
+  /** A peer that still takes what is left gets the time for that. */
+  #lingerOn(): void {
+    const { sentBytes, receivedBytes } = this.#carried();
+    this.#linger = this.clock.after(this.#limits.lingerMs, () => {
+      const now = this.#carried();
+      if (now.receivedBytes > receivedBytes && now.sentBytes - sentBytes > probesBytes) this.#lingerOn();
+      else this.#destroy(undefined);
+    });
+  }
+
+  #carried(): { readonly sentBytes: bigint; readonly receivedBytes: bigint } {
+    const { bytesSent: sentBytes = 0n, bytesReceived: receivedBytes = 0n } = this.#raw.stats;
+    return { sentBytes, receivedBytes };
   }
 
   received(byteCount: number): boolean {
