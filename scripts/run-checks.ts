@@ -14,6 +14,7 @@ const staticChecks: readonly (readonly [string, readonly string[]])[] = [
   ["lint", [bin("oxlint"), "--type-aware", "--deny-warnings"]],
   ["format", [bin("oxfmt"), "--check", "."]],
   ["unused code and packages", [bin("knip")]],
+  ["generated pages", [process.execPath, join(root, "scripts", "docs.ts"), "--check"]],
 ];
 
 async function runStaticChecks(totals: Totals): Promise<void> {
