@@ -43,7 +43,11 @@ export function checkSource({ authority, scheme, request, connection }: Exchange
 export function checkIntent({ request }: Exchange): void {
   const type = request.headers.get("content-type")?.split(";", 1)[0]?.trim().toLowerCase();
   if (type === "application/json" || request.headers.get("sally-admin") === "1") return;
-  throw new SallyError("FORBIDDEN", "Send Content-Type: application/json, or Sally-Admin: 1.");
+  const isPost = request.method === "POST"; // its body has to say what it is
+  throw new SallyError(
+    "FORBIDDEN",
+    isPost ? "Send Content-Type: application/json." : "Send Sally-Admin: 1, or Content-Type: application/json.",
+  );
 }
 
 /** @throws SallyError AUTH_FAILED without the admin token as bearer token */

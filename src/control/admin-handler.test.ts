@@ -227,6 +227,14 @@ describe("the admin API", () => {
     expect(marked.code).toBe("NOT_FOUND");
   });
 
+  test("asks for no more than what it then takes", async () => {
+    const posted = await mint({ headers: bearer });
+    expect(posted).toMatchObject({ status: 403, code: "FORBIDDEN" });
+    expect(posted.text).toContain('"Send Content-Type: application/json."');
+    const untold = await call({ method: "DELETE", target: "/api/tokens/tok_1", headers: bearer });
+    expect(untold.text).toContain('"Send Sally-Admin: 1, or Content-Type: application/json."');
+  });
+
   test("takes ids from the path, whatever the body says", async () => {
     const [one, two] = [JSON.parse((await mint()).text), JSON.parse((await mint()).text)];
     const body = JSON.stringify({ id: two.info.id, identity: "eve" });
@@ -277,8 +285,23 @@ describe("the admin API", () => {
       "/api//status",
     ];
     for (const target of odd) expect((await call({ target, headers: bearer })).code).toBe("NOT_FOUND");
-    expect((await call({ method: "PUT", target: "/api/status" })).code).toBe("NOT_FOUND");
     expect((await call({ target: "/api/status?x=1" })).status).toBe(200);
+  });
+
+  test("names the methods that a path takes to who uses another, and to nobody from elsewhere", async () => {
+    const allowed = {
+      "/healthz": "GET, HEAD",
+      "/api/status": "GET, HEAD",
+      "/api/tokens": "GET, HEAD, POST",
+      "/api/tokens/tok_1": "DELETE",
+      "/api/enrolments/k": "DELETE",
+    };
+    for (const [target, allow] of Object.entries(allowed)) {
+      const reply = await call({ method: "PUT", target });
+      expect(reply).toMatchObject({ status: 405, code: "METHOD_NOT_ALLOWED" });
+      expect(reply.headers.getAll("allow")).toEqual([allow]);
+      expect((await call({ method: "PUT", target, remote: "192.0.2.7" })).code).toBe("FORBIDDEN");
+    }
   });
 
   test("shows no secret and no hash in what it lists", async () => {

@@ -19,7 +19,7 @@ import type { Logger } from "../core/log.ts";
 import type { Exchange, Handler, Reply } from "../http/exchange.ts";
 import type { EnrolmentRecord, Registry, TokenRecord } from "../ports/registry.ts";
 import { type AdminGuardOptions, checkIntent, checkSource, checkToken, isAddressedDirectly } from "./admin-guard.ts";
-import { doneReply, jsonReply, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
+import { doneReply, jsonReply, MethodError, methodOf, pathOf, readJson, textReply, withProblems } from "./http.ts";
 import type { Revocations } from "./revocations.ts";
 import type { TokenService } from "./token-service.ts";
 
@@ -81,12 +81,14 @@ export function createAdminHandler(options: AdminHandlerOptions): Handler {
   return withProblems(
     async (exchange) => {
       const path = pathOf(exchange);
-      const found = findRoute(methodOf(exchange), path);
+      const onPath = findRoutes(path);
+      const found = onPath.find(({ route }) => route.method === methodOf(exchange));
       if (found?.route.needs === "open") return found.route.run(options, exchange, "");
       if (found?.route.needs === "direct" && isAddressedDirectly(exchange))
         return found.route.run(options, exchange, "");
       checkSource(exchange, options.guard);
-      if (found === undefined) throw new SallyError("NOT_FOUND", "The admin API has no such path and method.");
+      if (onPath.length === 0) throw new SallyError("NOT_FOUND", "The admin API has no such path.");
+      if (found === undefined) throw new MethodError(methodsOf(onPath));
       const { route, id } = found;
       if (route.needs === "admin") await checkToken(exchange, options.guard);
       if (route.method !== "GET") checkIntent(exchange);
@@ -97,20 +99,30 @@ export function createAdminHandler(options: AdminHandlerOptions): Handler {
   ); // whoever gets this far may know what is wrong with the disk
 }
 
-function findRoute(method: string, path: string): { readonly route: Route; readonly id: string } | undefined {
+interface FoundRoute {
+  readonly route: Route;
+  readonly id: string;
+}
+
+/** The routes of a path, one for each method. */
+function findRoutes(path: string): FoundRoute[] {
+  const found: FoundRoute[] = [];
   for (const route of routes) {
-    if (route.method !== method) continue;
     if (!route.path.endsWith("/*")) {
-      if (route.path === path) return { route, id: "" };
+      if (route.path === path) found.push({ route, id: "" });
       continue;
     }
     const prefix = route.path.slice(0, -1);
     // Ids of all kinds are plain text: what would need decoding is no id.
     if (path.startsWith(prefix) && /^[A-Za-z0-9_-]{1,128}$/.test(path.slice(prefix.length))) {
-      return { route, id: path.slice(prefix.length) };
+      found.push({ route, id: path.slice(prefix.length) });
     }
   }
-  return undefined;
+  return found;
+}
+
+function methodsOf(found: readonly FoundRoute[]): string {
+  return found.map(({ route: { method } }) => (method === "GET" ? "GET, HEAD" : method)).join(", ");
 }
 
 function readiness({ node }: AdminHandlerOptions): Reply {

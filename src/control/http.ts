@@ -21,6 +21,17 @@ export class ControlError extends SallyError {
   }
 }
 
+/** The path exists, for other methods. */
+export class MethodError extends SallyError {
+  /** Separated by commas. */
+  readonly allow: string;
+
+  constructor(allow: string) {
+    super("METHOD_NOT_ALLOWED", `This path takes ${allow} only.`);
+    this.allow = allow;
+  }
+}
+
 export function textReply(status: number, contentType: string, text: string, fields: readonly string[] = []): Reply {
   const body = bytesBody(utf8Encode(text));
   const headers = new HeaderList([
@@ -54,6 +65,7 @@ function problemReply(error: SallyError, { id, request }: Exchange): Reply {
   const extra = error instanceof ControlError ? error.extra : undefined;
   const reply = errorReply(error, { id, accept: request.headers.get("accept"), extra });
   if (error.row.status === 401) reply.head.headers.append("WWW-Authenticate", "Bearer");
+  if (error instanceof MethodError) reply.head.headers.append("Allow", error.allow);
   return reply;
 }
 

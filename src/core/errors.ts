@@ -108,6 +108,7 @@ export const errorTable = {
   // The command line and the program.
   USAGE: { status: 400, wire: 90, exit: 2, text: "The command line or the configuration is wrong." },
   NOT_FOUND: { status: 404, wire: 91, exit: 1, text: "There is no such thing." },
+  METHOD_NOT_ALLOWED: { status: 405, wire: 96, exit: 1, text: "This path does not take this method." },
   ADDRESS_IN_USE: { status: 500, wire: 92, exit: 1, text: "Another program listens on this address." },
   LISTEN_FAILED: { status: 500, wire: 95, exit: 1, text: "The address cannot be listened on." },
   DATA_IN_USE: { status: 500, wire: 94, exit: 1, text: "Another node uses this data folder." },
