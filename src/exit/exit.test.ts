@@ -4,7 +4,7 @@ import { FakeClock } from "../core/fake-clock.ts";
 import { SallyError } from "../core/errors.ts";
 import type { LinkAuth } from "../core/identity.ts";
 import { limits, type Limits } from "../core/limits.ts";
-import { silentLogger } from "../core/log.ts";
+import { createLogger, silentLogger } from "../core/log.ts";
 import type { Session } from "../ports/session.ts";
 import type { ControlMessage, TunnelRequest } from "../wire/messages.ts";
 import { WindowBudget } from "../wire/window-budget.ts";
@@ -571,6 +571,15 @@ describe("dialling", () => {
 });
 
 describe("links", () => {
+  test("one that is refused is told to whoever runs the exit, who logs it", async () => {
+    const logged: string[] = [];
+    const log = createLogger((_level, message) => void logged.push(message), "debug");
+    const { events, linkUp } = setUp({ log, accept: () => Promise.reject(new SallyError("CERTIFICATE_INVALID")) });
+    await linkUp();
+    expect(events).toMatchObject([{ event: "handshake-failed", error: { code: "CERTIFICATE_INVALID" } }]);
+    expect(logged).toEqual([]);
+  });
+
   test("a probe is answered with what came back", async () => {
     const { linkUp } = setUp();
     const link = await linkUp();

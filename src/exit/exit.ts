@@ -50,7 +50,7 @@ export interface ExitOptions {
 export interface Exit {
   readonly dialer: Dialer;
   readonly directory: TunnelDirectory;
-  /** Takes a transport's new connection; what goes wrong with it is logged and ends it. */
+  /** Takes a transport's new connection; what goes wrong with it ends it, and is an event. */
   acceptSession(session: Session): void;
   links(): LinkInfo[];
   /** Ends at once the links, with their streams, whose peer matches. Returns how many. */
@@ -130,7 +130,6 @@ class ExitNode implements Exit {
   }
 
   acceptSession(session: Session): void {
-    const { log } = this.#options;
     if (this.#isDraining || this.#scope.isClosed) return session.close(new SallyError("DRAINING"));
     const leave = this.#pending.take(session);
     if (leave === undefined) return;
@@ -140,7 +139,6 @@ class ExitNode implements Exit {
         this.#stateOf(link);
       } catch (thrown) {
         const error = toSallyError(thrown);
-        log.info("a link was refused", { remote: session.remote.host, code: error.code, reason: error.message });
         this.#emit({ event: "handshake-failed", remote: session.remote, error });
         session.close(error);
       } finally {
