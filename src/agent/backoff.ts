@@ -18,12 +18,12 @@ export class Backoff {
     this.#options = options;
   }
 
-  /** The delay after one more failure; the first is between half of the minimum and the minimum. */
+  /** The delay after one more failure, in whole milliseconds; the first is between half of the minimum and the minimum. */
   nextMs(capMs: number = this.#options.maxMs): number {
     const { minMs, maxMs, random } = this.#options;
     const ceilingMs = Math.min(minMs * 2 ** Math.min(this.#failures, 30), maxMs, capMs);
     this.#failures++;
-    return ceilingMs / 2 + (ceilingMs / 2) * random();
+    return Math.round(ceilingMs / 2 + (ceilingMs / 2) * random());
   }
 
   reset(): void {

@@ -28,6 +28,11 @@ describe("backoff", () => {
     expect(backoff.nextMs()).toBe(200);
   });
 
+  test("is whole milliseconds", () => {
+    const backoff = new Backoff({ minMs: 200, maxMs: 1_000, random: () => 0.2202244735891185 });
+    expect([backoff.nextMs(), backoff.nextMs()]).toEqual([122, 244]);
+  });
+
   test("never overflows", () => {
     const backoff = new Backoff({ minMs: 200, maxMs: 15_000, random: () => 1 });
     for (let i = 0; i < 2_000; i++) backoff.nextMs();
