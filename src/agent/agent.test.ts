@@ -624,12 +624,13 @@ test("a node that drains is left at once, although a return to QUIC is being tri
 
 describe("names", () => {
   test("a tunnel that is replaced is dropped; without another the agent ends with code 4", async () => {
-    const { links, named, advance } = await started({ tunnels: [tunnel("a"), tunnel("b")] });
+    const { events, links, named, advance } = await started({ tunnels: [tunnel("a"), tunnel("b")] });
     links[0]!.receive({ type: "replaced", names: ["a"] });
     expect(named("refused")).toMatchObject([{ name: "a" }]);
     expect(named("fatal")).toEqual([]);
     links[0]!.receive({ type: "replaced", names: ["b"] });
     expect(named("fatal")).toMatchObject([{ exitCode: 4 }]);
+    expect(events.slice(-2)).toMatchObject([{ event: "link", state: "down" }, { event: "fatal" }]);
     await advance(60_000);
     expect(links).toHaveLength(1);
   });

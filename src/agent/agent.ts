@@ -241,8 +241,8 @@ class AgentDaemon implements Agent {
   #fail(error: SallyError): void {
     if (this.#hasFailed || this.#scope.isClosed) return;
     this.#hasFailed = true;
+    void this.close(); // not awaited: `close` waits for the work that calls this; links are down at once
     this.#options.onEvent({ event: "fatal", error, exitCode: error.row.exit });
-    void this.close(); // not awaited: `close` waits for the work that calls this
   }
 
   async #connect(connector: Connector, signal: AbortSignal): Promise<Link> {

@@ -93,7 +93,7 @@ export class StubLink implements Link {
     if (this.isClosed) return;
     this.isClosed = true;
     this.closeError = error;
-    queueMicrotask(() => this.options?.onClose(error, this));
+    this.options?.onClose(error, this);
   }
 
   /** As if the peer had sent it. */
