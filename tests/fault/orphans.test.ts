@@ -5,7 +5,8 @@ import { CheckedOrigin } from "../support/checked-origin.ts";
 import { JsonProcess, Scratch, startNode } from "../support/sally.ts";
 import { until } from "../support/until.ts";
 
-const sally = join(import.meta.dir, "..", "..", "bin", "sally");
+const root = join(import.meta.dir, "..", "..");
+const sally = join(root, "bin", "sally");
 
 /** Command lines of running processes that name this path. */
 function processesNaming(path: string): string[] {
@@ -63,4 +64,19 @@ test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("%s ends node and agent with
   expect(await agent.exited).toBe(0);
   node.process.kill(signal);
   expect(await node.process.exited).toBe(0);
+});
+
+test("a demo whose output nobody reads any more ends quietly, with its processes", async () => {
+  using scratch = new Scratch();
+  const demo = Bun.spawn([process.execPath, join(root, "scripts", "demo.ts"), "--exit"], {
+    env: { ...process.env, TMPDIR: scratch.path },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const reader = demo.stdout.getReader();
+  const { value } = await reader.read();
+  await reader.cancel();
+  expect(new TextDecoder().decode(value)).toStartWith("node ");
+  expect(await new Response(demo.stderr).text()).toBe("");
+  expect(await demo.exited).toBe(0);
+  expect(processesNaming(scratch.path)).toEqual([]);
 });
