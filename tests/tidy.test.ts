@@ -1,11 +1,12 @@
 /** The house rules of CONTRIBUTING.md that a compiler does not check. */
 
 import { describe, expect, test } from "bun:test";
-import { dirname, join, normalize, relative } from "node:path";
+import { dirname, join, normalize } from "node:path";
 import { Glob } from "bun";
 import { errorTable } from "../src/core/errors.ts";
 import { limits } from "../src/core/limits.ts";
 import { dependencies, fileLinesMax, rooms } from "./tidy-rules.ts";
+import { hasComputedImport, importsOf, readsEnvironment, skipsTests } from "./tidy-scan.ts";
 
 const root = join(import.meta.dir, "..");
 const packageJson: { dependencies: Record<string, string>; devDependencies: Record<string, string> } = await Bun.file(
@@ -24,17 +25,12 @@ async function readSources(): Promise<SourceFile[]> {
   const files: SourceFile[] = [];
   for await (const path of new Glob("src/**/*.{ts,tsx}").scan(root)) {
     const text = await Bun.file(join(root, path)).text();
-    const imports = [
-      ...text.matchAll(
-        /(?:^|\n)(?:import|export)\s[^;"'`]*?\sfrom\s+["']([^"']+)["']|(?:^|\n)import\s+["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']/g,
-      ),
-    ];
     files.push({
       path,
       room: path.split("/")[1] ?? "",
       isTest: path.endsWith(".test.ts"),
       text,
-      imports: imports.map((match) => match[1] ?? match[2] ?? match[3] ?? ""),
+      imports: importsOf(text),
     });
   }
   return files;
@@ -42,11 +38,16 @@ async function readSources(): Promise<SourceFile[]> {
 
 const sources = await readSources();
 
-/** `src/a/b.ts` importing `../c/d.ts` gives room `c`; undefined for packages and files above `src`. */
-function roomOf(file: SourceFile, specifier: string): string | undefined {
+/**
+ * `src/a/b.ts` importing `../c/d.ts` gives room `c`, and `../../tests/x.ts` gives `tests`, which is no room; undefined for
+ * packages and package.json.
+ */
+function roomOf(file: Pick<SourceFile, "path">, specifier: string): string | undefined {
   if (!specifier.startsWith(".")) return undefined;
-  const room = relative("src", normalize(join(dirname(file.path), specifier))).split("/")[0];
-  return room === ".." ? undefined : room; // package.json
+  const target = normalize(join(dirname(file.path), specifier));
+  if (target === "package.json") return undefined;
+  const [folder, room] = target.split("/");
+  return folder === "src" ? room : folder;
 }
 
 describe("floors", () => {
@@ -67,6 +68,10 @@ describe("floors", () => {
       }
     }
     expect(wrong).toEqual([]);
+  });
+
+  test("what is imported can be read from the text", () => {
+    expect(sources.filter(({ text }) => hasComputedImport(text)).map((file) => file.path)).toEqual([]);
   });
 
   test("portable rooms name no runtime", () => {
@@ -148,13 +153,21 @@ describe("files", () => {
   });
 
   test("read the environment in one place only", () => {
-    const readers = sources.filter((file) => !file.isTest && /\b(process|Bun)\.env\b/.test(file.text));
+    const readers = sources.filter((file) => !file.isTest && readsEnvironment(file.text));
     expect(readers.map((file) => file.path).filter((path) => path !== "src/apps/load-config.ts")).toEqual([]);
   });
 
-  test("hold no skipped test, no silenced type and no unfinished note", () => {
-    const banned = /\b(test|it|describe)\.(only|skip|todo)\(|@ts-(ignore|nocheck)|\bas any\b|\b(TO|FIX)(DO|ME)\b/; // split: this file is not searched, its text may be
+  test("hold no silenced type and no unfinished note", () => {
+    const banned = /@ts-(ignore|nocheck)|\bas any\b|\b(TO|FIX)(DO|ME)\b/; // split: this file is not searched, its text may be
     expect(sources.filter((file) => banned.test(file.text)).map((file) => file.path)).toEqual([]);
+  });
+
+  test("skip no test", async () => {
+    const wrong: string[] = [];
+    for await (const path of new Glob("{src,tests}/**/*.{ts,tsx}").scan(root)) {
+      if (skipsTests(await Bun.file(join(root, path)).text())) wrong.push(path);
+    }
+    expect(wrong).toEqual([]);
   });
 });
 
@@ -175,5 +188,69 @@ describe("tables", () => {
   test("every limit is used", () => {
     const text = sources.map((file) => (file.path === "src/core/limits.ts" ? "" : file.text)).join("\n");
     expect(Object.keys(limits).filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual([]);
+  });
+});
+
+describe("these rules", () => {
+  test("see every kind of import", () => {
+    const found = (text: string): string[] => importsOf(text);
+    expect(
+      found('import "a";\nimport b, { type C } from "b";\nimport * as d from \'d\';\nimport type { E } from "e";'),
+    ).toEqual(["a", "b", "d", "e"]);
+    expect(found('export { f } from "f";\nexport * from "g";\nconst h = await import("h");')).toEqual(["f", "g", "h"]);
+    expect(found('import {\n  a, // one; "two", `three`\n  /* four\'s; */ b,\n} from "c";\n')).toEqual(["c"]);
+    expect(found('export const a = 1;\nimport "b";\nexport function c() {}\nexport { d } from "e";')).toEqual([
+      "b",
+      "e",
+    ]);
+    expect(found('const text = "not taken from \'a\'";\n// import b from "b"\n')).toEqual([]);
+  });
+
+  test("know which imports cannot be seen", () => {
+    expect(hasComputedImport('await import("./a.ts"), import( /* why */ "./b.ts")')).toBe(false);
+    for (const argument of ["`./a.ts`", "name", '"./a" + name']) {
+      expect(hasComputedImport(`await import("./b.ts");\nawait import(${argument});`)).toBe(true);
+    }
+  });
+
+  test("take what is outside src for no room", () => {
+    const file = { path: "src/agent/agent.ts" };
+    const targets = [
+      "./origin.ts",
+      "../wire/link.ts",
+      "../../tests/support/sally.ts",
+      "../../scripts/demo.ts",
+      "../../..",
+    ];
+    expect(targets.map((target) => roomOf(file, target))).toEqual(["agent", "wire", "tests", "scripts", ".."]);
+    expect(["zod", "node:fs", "../../package.json"].map((target) => roomOf(file, target))).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  test("see each way to the environment", () => {
+    const ways = [
+      "process.env",
+      "globalThis.process?.env",
+      'Bun["env"]',
+      "const { argv, env } = process;",
+      "const { env: { HOME } } = Bun;",
+      'import { env } from "node:process";',
+      'import { argv, env as e } from "bun";',
+      'import process from "node:process";',
+    ];
+    expect(ways.filter((way) => !readsEnvironment(way))).toEqual([]);
+    expect(["process.exit(1)", "spawn({ env: {} })", "const { env } = options;"].filter(readsEnvironment)).toEqual([]);
+  });
+
+  test("see tests that are skipped", () => {
+    const skipped = ["skip", "only", "todo", "skip.each", "concurrent.skip"].flatMap((how) => [
+      `test.${how}(`,
+      `describe.${how}(`,
+    ]);
+    expect(skipped.filter((text) => !skipsTests(text))).toEqual([]);
+    expect(['test("x", () => {', "test.each([1])(", "test.skipIf(isMac)("].filter(skipsTests)).toEqual([]);
   });
 });
