@@ -360,7 +360,7 @@ describe.each([...transports])("limits, with an agent over %s", (transport) => {
       waiting.push({ visitor, connection });
     }
     const answer = await ask(head("GET /one-more", "Connection: close"));
-    readProblem(answer, 503, "STREAM_LIMIT");
+    readProblem(answer, 503, "OVERLOADED");
     expect(answer).toContain("\r\nRetry-After: 1\r\n");
     for (const { visitor, connection } of waiting) {
       connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

@@ -99,7 +99,7 @@ export class OriginRequest implements StreamUser, SenderOwner {
     try {
       this.#use(idle ?? this.#dial(undefined), nowMs);
     } catch (thrown) {
-      this.#end(toSallyError(thrown));
+      this.#end(forVisitor(toSallyError(thrown)));
     }
   }
 
@@ -296,9 +296,11 @@ export class OriginRequest implements StreamUser, SenderOwner {
 
 /**
  * What ended a stream may be between node and agent (a token was revoked, a certificate ran out, a newer process took
- * over). That is no fault of the visitor, who would take a 401 for a question: to them the link was lost.
+ * over). That is no fault of the visitor, who would take a 401 for a question: to them the link was lost. And a link that is
+ * full of streams is too much load to them.
  */
 function forVisitor(error: SallyError): SallyError {
+  if (error.code === "STREAM_LIMIT") return new SallyError("OVERLOADED", undefined, { cause: error });
   if (error.row.status >= 500 || error.code === "TUNNEL_UNKNOWN") return error;
   return new SallyError("LINK_LOST", undefined, { cause: error });
 }

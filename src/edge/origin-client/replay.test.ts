@@ -267,6 +267,14 @@ describe("a refusal", () => {
     rig.origin.dialError = new SallyError("OVERLOADED");
     expect((await rig.fails()).code).toBe("OVERLOADED");
   });
+
+  test("for the limit of a link's streams is too much load to the visitor, wherever it was found", async () => {
+    const refused = new TestRig({ onDial: (side) => side.refuse(new SallyError("STREAM_LIMIT")) });
+    const full = new TestRig();
+    full.origin.dialError = new SallyError("STREAM_LIMIT");
+    const { message } = new SallyError("OVERLOADED");
+    for (const rig of [refused, full]) expect(await rig.fails()).toMatchObject({ code: "OVERLOADED", message });
+  });
 });
 
 describe("a lost link", () => {
