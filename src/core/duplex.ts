@@ -70,6 +70,8 @@ export interface DialledStream extends Duplex {
   readonly deliveredBytes: number | undefined;
   /** True once the agent said OPENED, or sent data. */
   readonly isOpened: boolean;
+  /** True while there is no room for the stream: nothing of it has left. Absent where it is opened at once. */
+  readonly isWaiting?: boolean;
   /** Bytes on the way in both directions of the lane that carries it; undefined where there are no lanes. */
   readonly laneLoadBytes?: number | undefined;
 }

@@ -17,6 +17,7 @@ import type { Lane } from "./lane.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import { Liveness } from "./liveness.ts";
 import { decodeMessage, encodeMessage, type ControlMessage } from "./messages.ts";
+import { OpenLine } from "./open-line.ts";
 import { bytesInFront, placeStream } from "./placement.ts";
 import type { Preamble } from "./preamble.ts";
 import { StreamAdmission } from "./stream-admission.ts";
@@ -51,6 +52,7 @@ export class LinkCore implements Link, LaneHost {
   readonly #setup: LinkCoreOptions;
   readonly #control: ControlChannel;
   readonly #admission: StreamAdmission;
+  readonly #openLine: OpenLine;
   readonly #liveness: Liveness;
   /** Lanes that have joined; control messages go over the first. */
   #lanes: Lane[] = [];
@@ -58,6 +60,7 @@ export class LinkCore implements Link, LaneHost {
   readonly #joining = new Map<Lane, Timer | undefined>();
   #result: HandshakeResult | undefined;
   #account: WindowAccount | undefined;
+  /** Streams that this side opened, or is about to. */
   #ownStreams = 0;
   #peerDrains = false;
   #hasToldDrain = false;
@@ -75,6 +78,7 @@ export class LinkCore implements Link, LaneHost {
     this.opensOdd = setup.isDialler;
     this.#control = new ControlChannel(this.limits.controlUnackedMax, this.limits.laneControlQueueBytes);
     this.#admission = new StreamAdmission(this);
+    this.#openLine = new OpenLine({ host: this, hasPlace: () => this.#hasPlace });
     this.#liveness = new Liveness({
       clock: this.clock,
       limits: this.limits,
@@ -176,45 +180,29 @@ export class LinkCore implements Link, LaneHost {
     return this.#session.transport === "quic" ? bytesInFront(this.#lanes, lane.index) : 0;
   }
 
-  open(preamble: Preamble): LinkStream {
+  open(preamble: Preamble, mayWait = false): LinkStream {
     if (this.isClosed) throw new SallyError("LINK_LOST");
     if (this.isDraining) throw new SallyError("DRAINING");
-    if (this.#ownStreams >= this.limits.streamsPerLink) throw new SallyError("STREAM_LIMIT");
+    const hasPlace = this.#hasPlace;
+    if (!hasPlace && !mayWait) throw new SallyError("STREAM_LIMIT");
     const usable = this.#lanes.every((lane) => lane.canOpen) ? this.#lanes : this.#lanes.filter((lane) => lane.canOpen);
     const lane = usable[placeStream(usable, this.rttMs)];
     if (lane === undefined) {
       this.drain(); // the lanes have used up their ids: the agent links anew
       throw new SallyError("DRAINING");
     }
-    const bytes = this.limits.streamWindowInitialBytes;
-    if (this.budget.tryReserve(bytes)) {
+    if (hasPlace && this.budget.tryReserve(this.limits.streamWindowInitialBytes)) {
       this.#ownStreams++;
       return lane.open(preamble, true);
     }
-    return this.#openLater(lane, preamble);
+    const stream = this.#openLine.open(lane, preamble);
+    this.#ownStreams++;
+    return stream;
   }
 
-  #openLater(lane: Lane, preamble: Preamble): LinkStream {
-    let stream: WireStream | undefined;
-    const bytes = this.limits.streamWindowInitialBytes;
-    const refuse = (): void => {
-      if (stream !== undefined) lane.failStream(stream, new SallyError("OVERLOADED"));
-    };
-    const grant = (): void => {
-      timer.cancel();
-      if (stream === undefined) return;
-      stream.cancelWait = undefined;
-      lane.activate(stream);
-    };
-    const leave = this.budget.wait(bytes, grant, refuse);
-    const timer = this.clock.after(this.limits.openWaitMs, refuse);
-    this.#ownStreams++;
-    stream = lane.open(preamble, false);
-    stream.cancelWait = () => {
-      timer.cancel();
-      leave();
-    };
-    return stream;
+  /** Those that wait for a place have none. */
+  get #hasPlace(): boolean {
+    return this.#ownStreams - this.#openLine.placeless < this.limits.streamsPerLink;
   }
 
   send(message: ControlMessage): void {
@@ -268,6 +256,7 @@ export class LinkCore implements Link, LaneHost {
       stream.held = this.budget.retire(stream, stream.windowBytes, stream.unconsumedBytes);
     } else stream.cancelWait();
     stream.cancelWait = undefined;
+    if (this.#openLine.placeless > 0 && !this.isClosed) this.#openLine.serve();
     if (this.isDraining && this.streamCount === 0) queueMicrotask(() => this.#closeWhenDone());
   }
 

@@ -75,10 +75,11 @@ export interface Link {
   readonly isClosed: boolean;
   /**
    * Opens a stream on the best lane; set its handler before control returns to the event loop. Data may be written at
-   * once. When the peer has its share of the window budget the OPEN waits up to limits.openWaitMs, then the stream closes OVERLOADED.
+   * once. When the peer has its share of the window budget the OPEN waits up to limits.openWaitMs, then the stream closes
+   * OVERLOADED. With `mayWait` it also waits, as long, while the link has all the streams that it may have.
    * @throws SallyError STREAM_LIMIT, OVERLOADED, DRAINING, LINK_LOST
    */
-  open(preamble: Preamble): LinkStream;
+  open(preamble: Preamble, mayWait?: boolean): LinkStream;
   /**
    * Sends a control message; in order, exactly once while the link lives. Ignored after close.
    * @throws SallyError BAD_REQUEST when it is over limits.controlMessageBytes

@@ -67,7 +67,7 @@ export class WireStream implements IncomingStream {
   isDone = false;
   /** The handler hears nothing more. */
   isClosed = false;
-  /** Leaves the line for window budget; set while OPEN waits. */
+  /** Leaves the line; set while OPEN waits. */
   cancelWait: (() => void) | undefined;
   #consumedBytes = 0;
   #epochBytes = 0;
@@ -83,6 +83,10 @@ export class WireStream implements IncomingStream {
     this.windowBytes = initial;
     this.receiveCredit = initial;
     this.#epochStartMs = lane.host.clock.nowMs();
+  }
+
+  get isWaiting(): boolean {
+    return this.id === 0 && !this.isDone;
   }
 
   get laneLoadBytes(): number {

@@ -38,6 +38,8 @@ export class StubLink implements Link {
   closeError: SallyError | undefined;
   /** What `open` throws next. */
   openError: SallyError | undefined;
+  /** Streams that were to wait for their place. */
+  waits = 0;
   readonly sent: ControlMessage[] = [];
   readonly opened: Preamble[] = [];
   options: LinkOptions | undefined;
@@ -62,8 +64,9 @@ export class StubLink implements Link {
     return this.sent.filter((message) => message.type === type) as Extract<ControlMessage, { readonly type: T }>[]; // by the filter
   }
 
-  open(preamble: Preamble): LinkStream {
-    if (this.openError !== undefined) throw this.openError;
+  open(preamble: Preamble, mayWait = false): LinkStream {
+    if (mayWait) this.waits++;
+    else if (this.openError !== undefined) throw this.openError;
     if (this.isClosed) throw new SallyError("LINK_LOST");
     if (this.isDraining) throw new SallyError("DRAINING");
     this.opened.push(preamble);
