@@ -71,7 +71,7 @@ const tunnel = { name: "demo", state: "live", hostHeader, pathPrefix: "", origin
 const edge = createEdge({
   domain: "localhost",
   directory: { lookup: () => tunnel },
-  dialer: { dial: () => ({ stream: new InstantOrigin(), linkId: "link", claim: { isCurrent: true } }) },
+  dialer: { dial: () => ({ stream: new InstantOrigin(), linkId: "link", claim: { isCurrent: true }, owner: "ann" }) },
   clock: systemClock,
   log: silentLogger,
   limits,

@@ -27,6 +27,7 @@ export interface SeenRequest {
 class EdgeSide extends MemoryDuplex implements DialledStream {
   deliveredBytes: number | undefined;
   isOpened = true;
+  isWaiting = false;
   laneLoadBytes = 0;
 }
 
@@ -81,6 +82,7 @@ export class OriginSide extends MemoryDuplex {
       onClose: (error) => {
         this.isGone = true;
         this.closeError = error;
+        origin.admit();
       },
     };
   }
@@ -187,6 +189,12 @@ export class FakeOrigin implements Dialer {
   closeAfterBytes: ((side: OriginSide) => number) | undefined;
   closeBy: (side: OriginSide) => void = (side) => side.end();
   dialError: SallyError | undefined;
+  /** Streams that each link may have: one more is refused, or waits if there will be room. */
+  places = Infinity;
+  /** Streams that there is memory for: one more waits. */
+  windows = Infinity;
+  /** Whose links these are. */
+  owner = "ann";
 
   constructor(script: OriginScript = {}, pipe: MemoryDuplexOptions = {}) {
     this.script = script;
@@ -201,10 +209,26 @@ export class FakeOrigin implements Dialer {
     this.dials.push(request);
     if (this.dialError !== undefined) throw this.dialError;
     const linkId = this.links.find((link) => link !== request.avoidLink) ?? this.links[0] ?? "link-1";
+    const isFull = this.#placed(linkId) >= this.places;
+    if (isFull && request.makeRoom?.(linkId) !== true) throw new SallyError("STREAM_LIMIT");
     const side = new OriginSide(this, { number: this.streams.length + 1, request, linkId });
+    side.edge.isWaiting = side.edge.isHeld = isFull || this.#placed() >= this.windows;
     this.streams.push(side);
     this.script.onDial?.(side, request);
-    return { stream: side.edge, linkId, claim: this.claim };
+    return { stream: side.edge, linkId, claim: this.claim, owner: this.owner };
+  }
+
+  /** Opens those that waited, as far as there is room. */
+  admit(): void {
+    for (const { edge, linkId, isGone } of this.streams) {
+      if (isGone || !edge.isWaiting || this.#placed(linkId) >= this.places || this.#placed() >= this.windows) continue;
+      edge.isWaiting = edge.isHeld = false;
+    }
+  }
+
+  #placed(linkId?: string): number {
+    const isPlaced = (side: OriginSide): boolean => !side.isGone && !side.edge.isWaiting;
+    return this.streams.filter((side) => isPlaced(side) && (linkId === undefined || side.linkId === linkId)).length;
   }
 
   /** The name changes hands: streams from before stay open. */

@@ -552,6 +552,21 @@ describe("dialling", () => {
     expect(codeOf(() => exit.dialer.dial({ ...dial, avoidLink: a.id }))).toBe("STREAM_LIMIT");
   });
 
+  test("opens a stream that waits on a full link where room is made, once no other link takes it", async () => {
+    const { exit, linkUp } = setUp();
+    const [a, b] = [await linkUp({ installation: "a" }), await linkUp({ installation: "b" })];
+    for (const link of [a, b]) await claim(link, ["demo"], { shared: true });
+    const asked: string[] = [];
+    const makeRoom = (linkId: string): boolean => (asked.push(linkId), linkId === a.id);
+    a.openError = new SallyError("STREAM_LIMIT");
+    expect(exit.dialer.dial({ ...dial, makeRoom }).linkId).toBe(b.id);
+    expect(asked).toEqual([]);
+    b.openError = a.openError;
+    expect(exit.dialer.dial({ ...dial, makeRoom })).toMatchObject({ linkId: a.id, owner: "ann" });
+    expect([a.waits, b.waits, asked.at(-1)]).toEqual([1, 0, a.id]);
+    expect(codeOf(() => exit.dialer.dial({ ...dial, makeRoom: () => false }))).toBe("STREAM_LIMIT");
+  });
+
   test("an agent that says GOAWAY is reported, so that idle streams do not keep it waiting", async () => {
     const { events, linkUp } = setUp();
     const link = await linkUp();

@@ -42,22 +42,36 @@ function dial(options: LinkDialerOptions, request: DialRequest): DialResult {
   let candidates = members.filter((member) => mayCarry(options, member));
   if (candidates.length === 0) throw new SallyError(options.isNodeDraining() ? "DRAINING" : "TUNNEL_OFFLINE");
   let failure: SallyError | undefined;
+  let full: Membership[] | undefined;
   while (candidates.length > 0) {
     const member = pickMember(candidates, request.avoidLink, options.random);
     try {
-      const { link } = member.state;
-      return { stream: link.open(preambleOf(request)), linkId: link.id, claim: member };
+      return openOn(member, request);
     } catch (thrown) {
       failure = toSallyError(thrown);
       // The agent said GOAWAY, or the link is gone: it is not asked again.
       if (failure.code === "DRAINING" || failure.code === "LINK_LOST") member.state.isDraining = true;
       else if (failure.code !== "OVERLOADED" && failure.code !== "STREAM_LIMIT") throw failure;
+      if (failure.code === "STREAM_LIMIT") (full ??= []).push(member);
       candidates = candidates.filter((other) => other !== member);
     }
+  }
+  for (const member of full ?? []) {
+    if (request.makeRoom?.(member.state.link.id) === true) return openOn(member, request, true);
   }
   if (failure?.code === "OVERLOADED" || failure?.code === "STREAM_LIMIT") throw failure;
   // Every link is leaving, and none has come instead yet.
   throw new SallyError(options.isNodeDraining() ? "DRAINING" : "TUNNEL_OFFLINE", undefined, { cause: failure });
+}
+
+function openOn(member: Membership, request: DialRequest, mayWait = false): DialResult {
+  const { link } = member.state;
+  return {
+    stream: link.open(preambleOf(request), mayWait),
+    linkId: link.id,
+    claim: member,
+    owner: link.peer.identity,
+  };
 }
 
 /** The access rule: the link holds the name (it is a member), is not leaving, its certificate is current and valid. */

@@ -19,6 +19,11 @@ export interface DialRequest {
   readonly visitor?: Address;
   /** Prefer another agent than the one that just failed (link id), if there is one. */
   readonly avoidLink?: string;
+  /**
+   * Asked, with the link's id, where a link has all the streams that it may have: whether one of them is about to go.
+   * Then the stream that is dialled waits for its place.
+   */
+  readonly makeRoom?: (linkId: string) => boolean;
 }
 
 /**
@@ -36,11 +41,14 @@ export interface DialResult {
   readonly claim: TunnelClaim;
   /** Which link carries it: to avoid on a retry, to group a pool, to name in logs. */
   readonly linkId: string;
+  /** Whose agent it is: the streams of one owner share memory. */
+  readonly owner: string;
 }
 
 export interface Dialer {
   /**
    * Opens a stream at once; data may be written before the origin has answered, a refusal arrives as `onClose`.
+   * Where there is no memory for one more, the stream waits.
    * @throws SallyError TUNNEL_UNKNOWN, TUNNEL_OFFLINE, OVERLOADED, STREAM_LIMIT, DRAINING
    */
   dial(request: DialRequest): DialResult;

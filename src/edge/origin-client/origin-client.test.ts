@@ -657,7 +657,7 @@ describe("a probe", () => {
     const rig = new TestRig();
     const exchange = new FakeExchange({ fields: [["Sally-Probe", "abc"]] });
     await rig.send(exchange, demoTunnel, "probe");
-    expect(rig.origin.dials).toEqual([{ tunnel: "demo", protocol: "probe" }]);
+    expect(rig.origin.dials).toMatchObject([{ tunnel: "demo", protocol: "probe" }]);
     expect(rig.origin.requests[0]?.head.headers.get("sally-probe")).toBe("abc");
     expect(rig.client.idleCount("demo")).toBe(0);
   });

@@ -51,6 +51,7 @@ export class OriginClient {
       choose: (tunnel) => dialer.choose?.(tunnel),
     });
     const nowMs = (): number => clock.nowMs();
+    const makeRoom = (linkId: string): boolean => pool.makeRoom(linkId);
     this.#parts = {
       clock,
       limits,
@@ -58,11 +59,14 @@ export class OriginClient {
       budgets: new RetryBudgets(limits),
       heads: new RequestHeadWriter({ isTrustedProxy }),
       dial({ tunnel, protocol, avoidLink }) {
-        const request = { tunnel: tunnel.name, protocol };
-        const { stream, linkId, claim } = dialer.dial(avoidLink === undefined ? request : { ...request, avoidLink });
+        const request = { tunnel: tunnel.name, protocol, makeRoom };
+        const { stream, linkId, claim, owner } = dialer.dial(
+          avoidLink === undefined ? request : { ...request, avoidLink },
+        );
         const dialled = new OriginStream({
           stream,
           linkId,
+          owner,
           claim,
           tunnel: tunnel.name,
           isPooled: protocol === "http",
@@ -71,6 +75,7 @@ export class OriginClient {
           nowMs,
         });
         pool.add(dialled);
+        if (stream.isWaiting === true) pool.wait(dialled);
         return dialled;
       },
     };

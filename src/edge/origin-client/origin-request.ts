@@ -88,7 +88,11 @@ export class OriginRequest implements StreamUser, SenderOwner {
     return this.#head.wantsUpgrade;
   }
 
-  /** Sends it, on a stream that waits or on a new one. */
+  get canMove(): boolean {
+    return this.#protocol === "http" && this.#sender?.canReplay !== false;
+  }
+
+  /** Sends it, on an idle stream or on a new one. */
   start(): void {
     const { pool, budgets, clock } = this.#parts;
     budgets.earn(this.#tunnel.name);
@@ -188,6 +192,10 @@ export class OriginRequest implements StreamUser, SenderOwner {
     this.#wasRetried = true;
     this.#use(stream, clock.nowMs());
     return true;
+  }
+
+  moveTo(stream: OriginStream): void {
+    this.#use(stream, this.#parts.clock.nowMs());
   }
 
   onFailed(error: SallyError): void {

@@ -33,6 +33,8 @@ export interface Loss {
 /** The request that a stream serves. */
 export interface StreamUser {
   readonly isHeadRequest: boolean;
+  /** Another stream for the same tunnel may carry the whole request. */
+  readonly canMove: boolean;
   readonly wantsUpgrade: boolean;
   /** The first byte of a reply is here: the request was seen. */
   onFirstByte(): void;
@@ -47,6 +49,8 @@ export interface StreamUser {
   onLost(loss: Loss): void;
   /** Goes on elsewhere, if it may be asked twice and somebody else is there: true, and the stream is of no more use. */
   moveOn(): boolean;
+  /** Goes on over another stream; this one had sent nothing, and is of no more use. */
+  moveTo(stream: OriginStream): void;
   /** What came is no reply, or not a whole one. If it was handed on, its body has failed already. */
   onFailed(error: SallyError): void;
   /** The stream serves this request no longer. */
@@ -66,6 +70,7 @@ export interface StreamKeeper {
 export interface StreamOptions {
   readonly stream: DialledStream;
   readonly linkId: string;
+  readonly owner: string;
   readonly tunnel: string;
   readonly claim: TunnelClaim;
   readonly isPooled: boolean;
@@ -76,6 +81,8 @@ export interface StreamOptions {
 
 export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   readonly linkId: string;
+  /** Whose agent is behind the link. */
+  readonly owner: string;
   readonly tunnel: string;
   /** Under which it was dialled. */
   readonly claim: TunnelClaim;
@@ -103,6 +110,7 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
 
   constructor(options: StreamOptions) {
     this.linkId = options.linkId;
+    this.owner = options.owner;
     this.tunnel = options.tunnel;
     this.claim = options.claim;
     this.#persists = options.isPooled;
@@ -117,6 +125,20 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
   /** Bytes on the way on the stream's lane: the fewer, the less a request waits for others. */
   get laneLoadBytes(): number {
     return this.#stream.laneLoadBytes ?? 0;
+  }
+
+  /** There is no room for it yet, and nothing of it has left. */
+  get isWaiting(): boolean {
+    return this.#stream.isWaiting === true;
+  }
+
+  get isIdle(): boolean {
+    return this.#state === "idle";
+  }
+
+  /** Its request, which waits, may move to another stream. */
+  get canMove(): boolean {
+    return this.#state === "busy" && this.#user?.canMove === true;
   }
 
   /** Takes a free stream for one request; `nowMs` is now. */
@@ -158,6 +180,14 @@ export class OriginStream implements DuplexHandler, ReplyEvents, Watched {
     if (this.#reader.hasBytes || this.#user?.moveOn() !== true) return;
     this.#user = undefined;
     this.#drop(new SallyError("CANCELLED"));
+  }
+
+  /** Its request, which waits, goes on over a stream that is free. */
+  moveTo(free: OriginStream): void {
+    const user = this.#user;
+    this.#user = undefined;
+    this.#drop(new SallyError("CANCELLED"));
+    user?.moveTo(free);
   }
 
   /** Closes a stream that idles. */

@@ -11,6 +11,7 @@ import type { TunnelEntry } from "../../ports/tunnel-directory.ts";
 import type { Deadlines } from "./deadlines.ts";
 import { idleTimeMs } from "./keep-alive.ts";
 import type { OriginStream, StreamKeeper } from "./origin-stream.ts";
+import { type IdleStreams, WaitingStreams } from "./waiting-streams.ts";
 
 export interface StreamPoolOptions {
   readonly clock: Clock;
@@ -35,7 +36,7 @@ interface Wanted {
   readonly linkId: string | undefined;
 }
 
-export class StreamPool implements StreamKeeper {
+export class StreamPool implements StreamKeeper, IdleStreams {
   readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #deadlines: Deadlines<OriginStream>;
@@ -43,6 +44,7 @@ export class StreamPool implements StreamKeeper {
   readonly #idle = new Map<string, OriginStream[]>();
   readonly #pins = new Map<VisitorConnection, OriginStream[]>();
   readonly #retiredLinks = new Set<string>();
+  readonly #waiting = new WaitingStreams(this);
   #isClosed = false;
 
   constructor({ clock, limits, deadlines, choose }: StreamPoolOptions) {
@@ -70,6 +72,16 @@ export class StreamPool implements StreamKeeper {
   /** Watches a stream that was just dialled. */
   add(stream: OriginStream): void {
     this.#deadlines.watch(stream);
+  }
+
+  /** The stream was just dialled, and there is no room for it yet. */
+  wait(stream: OriginStream): void {
+    this.#waiting.add(stream);
+  }
+
+  /** Gives up an idle stream of a link that is full. False when none is on its way out. */
+  makeRoom(linkId: string): boolean {
+    return this.#waiting.makeRoom(linkId);
   }
 
   /** From now on the stream serves this visitor's connection only. */
@@ -120,19 +132,36 @@ export class StreamPool implements StreamKeeper {
     if (idleMs <= 0 || home === undefined || home.length >= this.#limits.pooledIdlePerTunnel) return stream.retire();
     stream.dueMs = this.#clock.nowMs() + idleMs;
     home.push(stream);
+    if (this.#waiting.size > 0 && pinnedTo === undefined) this.#waiting.offer(stream);
   }
 
   onRetired(stream: OriginStream): void {
+    this.unlist(stream);
+    this.#waiting.onClosing(stream);
+  }
+
+  onGone(stream: OriginStream): void {
+    this.unlist(stream);
+    this.#deadlines.unwatch(stream);
+    this.#waiting.onGone(stream);
+  }
+
+  /** Streams that are pinned are left to their visitors, who would have to authenticate again. */
+  oldestIdle(isMeant: (stream: OriginStream) => boolean): OriginStream | undefined {
+    let oldest: OriginStream | undefined;
+    for (const idle of this.#idle.values()) {
+      const first = idle.find(isMeant);
+      if (first !== undefined && (oldest === undefined || first.dueMs < oldest.dueMs)) oldest = first;
+    }
+    return oldest;
+  }
+
+  unlist(stream: OriginStream): void {
     const idle = stream.pinnedTo === undefined ? this.#idle.get(stream.tunnel) : this.#pins.get(stream.pinnedTo);
     if (idle === undefined) return;
     const at = idle.indexOf(stream);
     if (at >= 0) idle.splice(at, 1);
     if (idle.length === 0 && stream.pinnedTo === undefined) this.#idle.delete(stream.tunnel);
-  }
-
-  onGone(stream: OriginStream): void {
-    this.onRetired(stream);
-    this.#deadlines.unwatch(stream);
   }
 
   #homeOf(stream: OriginStream): OriginStream[] | undefined {
