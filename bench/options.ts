@@ -18,7 +18,7 @@ export interface Options {
 
 export const usage = `npm run bench [-- OPTIONS]
 
-  --only GROUPS     small, connections, replies, bulk, idle, first-url, lossy (comma-separated; default: all)
+  --only GROUPS     small, connections, replies, bulk, idle, first-url, lossy, long (comma-separated; default: all)
   --peers NAMES     frp, frp-tcp, frp-quic, rathole, chisel, bore, ssh, localtunnel (default: all that are installed)
   --no-sally        leaves Sallyport itself out, to try the harness
   --seconds N       length of one measurement (default 8)

@@ -3,7 +3,7 @@
  * what is sent, which hashes the body and answers with the digest.
  */
 
-import { createCipheriv } from "node:crypto";
+import { type Cipheriv, createCipheriv } from "node:crypto";
 import { mkdirSync, openSync, writeFileSync, writeSync, closeSync } from "node:fs";
 import { join } from "node:path";
 import type { Place } from "./place.ts";
@@ -15,34 +15,45 @@ export interface Origin {
   readonly processes: readonly Running[];
 }
 
-export interface Files {
-  readonly folder: string;
-  readonly bulkPath: string;
-  readonly bulkBytes: number;
-  readonly bulkSha256: string;
+export interface LargeFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly sha256: string;
 }
 
-/**
- * Writes the files that are fetched. The large one is a key stream, so that a swapped, lost or repeated piece changes
- * its hash, which it would not in a sparse file of zeros.
- */
+export interface Files {
+  readonly folder: string;
+  readonly bulk: LargeFile;
+  /** For a line that is slower than loopback. */
+  readonly far: LargeFile;
+}
+
+/** What a far line carries in four seconds at best. */
+const farMb = 48;
+
+/** Writes the files that are fetched, under their names here. */
 export function writeFiles(scratch: string, bulkMb: number): Files {
   const folder = join(scratch, "files");
   mkdirSync(folder);
   const source = createCipheriv("aes-256-ctr", Buffer.alloc(32, 7), Buffer.alloc(16));
+  writeFileSync(join(folder, "1k"), source.update(Buffer.alloc(1024)));
+  writeFileSync(join(folder, "64k"), source.update(Buffer.alloc(64 * 1024)));
+  const far = writeLargeFile(join(folder, "far"), farMb, source);
+  return { folder, far, bulk: writeLargeFile(join(folder, "bulk"), bulkMb, source) };
+}
+
+/** A key stream, so that a swapped, lost or repeated piece changes its hash, which it would not in a sparse file of zeros. */
+function writeLargeFile(path: string, megabytes: number, source: Cipheriv): LargeFile {
   const zeros = Buffer.alloc(1024 * 1024);
-  writeFileSync(join(folder, "1k"), source.update(zeros.subarray(0, 1024)));
-  writeFileSync(join(folder, "64k"), source.update(zeros.subarray(0, 64 * 1024)));
-  const bulkPath = join(folder, "bulk");
   const hash = new Bun.CryptoHasher("sha256");
-  const file = openSync(bulkPath, "w");
-  for (let written = 0; written < bulkMb; written++) {
+  const file = openSync(path, "w");
+  for (let written = 0; written < megabytes; written++) {
     const piece = source.update(zeros);
     hash.update(piece);
     writeSync(file, piece);
   }
   closeSync(file);
-  return { folder, bulkPath, bulkBytes: bulkMb * zeros.length, bulkSha256: hash.digest("hex") };
+  return { path, bytes: megabytes * zeros.length, sha256: hash.digest("hex") };
 }
 
 export interface OriginOptions {

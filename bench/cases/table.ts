@@ -4,7 +4,7 @@ import type { Case } from "../bench.ts";
 import { bulkCases } from "./bulk.ts";
 import { firstUrlCase } from "./first-url.ts";
 import { idleCase } from "./idle.ts";
-import { lossyCase } from "./lossy.ts";
+import { longCase, lossyCase } from "./lossy.ts";
 import { requestCases } from "./requests.ts";
 
-export const cases: readonly Case[] = [...requestCases, ...bulkCases, idleCase, firstUrlCase, lossyCase];
+export const cases: readonly Case[] = [...requestCases, ...bulkCases, idleCase, firstUrlCase, lossyCase, longCase];
