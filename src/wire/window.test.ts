@@ -81,6 +81,26 @@ describe("a window whose stream is over stays counted for what its owner holds",
   });
 });
 
+test.each([
+  [29, 4 * initial],
+  [31, initial],
+])("a window that was used within three round trips of 10 ms becomes four times as large: %d ms", async (ms, bytes) => {
+  const clock = new FakeClock();
+  const budget = new WindowBudget(1 << 30);
+  const far: IncomingStream[] = [];
+  const onStream = (stream: IncomingStream): void => {
+    far.push(stream);
+    record(stream);
+  };
+  const { node } = await linkPair({ agent: { onStream, clock }, node: { budget, clock } });
+  record(node.open(http));
+  await settle();
+  clock.advance(ms);
+  far[0]!.write(new Uint8Array(2 * initial));
+  await settle();
+  expect(budget.usedBytes).toBe(bytes);
+});
+
 test("a grown window that is used slowly shrinks again, down to the first one, and no byte is lost", async () => {
   const clock = new FakeClock();
   const budget = new WindowBudget(1 << 30);
@@ -100,7 +120,7 @@ test("a grown window that is used slowly shrinks again, down to the first one, a
     await settle();
     expect(seen.byteCount).toBe(sent);
   };
-  for (let i = 0; i < 4; i++) await send(initial); // at once: it doubles
+  for (let i = 0; i < 4; i++) await send(initial); // at once: it grows
   const grown = budget.usedBytes;
   expect(grown).toBeGreaterThan(initial);
   // Slow use: both sides stay alive by their PINGs.

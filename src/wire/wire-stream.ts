@@ -192,13 +192,13 @@ export class WireStream implements IncomingStream {
   }
 
   /**
-   * One full window took `elapsedMs`: within three round trips the window was the limit, so it doubles. Two are not enough:
-   * credit comes back for half a window at a time, so half of it may be all that is on the way.
+   * One full window took `elapsedMs`: within three round trips the window was the limit, so it becomes four times as large.
+   * Two are not enough: credit comes back for half a window at a time, so half of it may be all that is on the way.
    */
   #resize(elapsedMs: number, consumed: number): number {
     const { budget, limits, rttMs } = this.#lane.host;
     if (elapsedMs <= 3 * Math.max(rttMs ?? 0, growthRttFloorMs)) {
-      const extra = Math.min(this.windowBytes, limits.streamWindowMaxBytes - this.windowBytes);
+      const extra = Math.min(3 * this.windowBytes, limits.streamWindowMaxBytes - this.windowBytes);
       if (extra <= 0 || !budget.tryGrow(extra)) return 0;
       this.windowBytes += extra;
       return extra;

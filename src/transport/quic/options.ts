@@ -26,12 +26,12 @@ export const tuning = {
 
 /**
  * What a peer may send before the library has passed it on: with the library's own 512 KiB a lane carries no more than
- * that in a round trip. Only the agent opens streams.
+ * that in a round trip. More than this costs memory, which a hostile peer may fill out of order, and overruns lines.
  */
 export const windows = {
   initialMaxStreamDataBidiLocal: 4 * 1024 * 1024,
   initialMaxStreamDataBidiRemote: 4 * 1024 * 1024,
-  initialMaxData: 16 * 1024 * 1024,
+  initialMaxData: 8 * 1024 * 1024,
 } as const;
 
 /** Buffers of the library and of the system: tuned, and counted by them alone. */
