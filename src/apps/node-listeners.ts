@@ -118,7 +118,7 @@ async function openHttps(base: Http1Options, config: NodeConfig, open: Open): Pr
 function acceptPublicLink(acceptor: WebsocketLinkAcceptor, request: LinkRequest, domain: string): boolean {
   if (hostOf(request.head.authority) !== hostOf(domain)) return false;
   const { duplex, head, meta, earlyBytes } = request;
-  acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(meta.tls) });
+  acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, tls: meta.tls });
   return true;
 }
 
@@ -140,7 +140,7 @@ async function openTunnelPort(
       handler: options.enrolHandler,
       tls: { ...tls, requestCert: true },
       onLinkRequest({ duplex, head, meta, earlyBytes }) {
-        acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, ...linkTls(meta.tls) });
+        acceptor.accept({ duplex, head, remote: meta.remote, earlyBytes, tls: meta.tls });
         return true;
       },
     });
@@ -168,15 +168,6 @@ async function ownAddress(host: string): Promise<string> {
   } catch {
     return host; // listening there says what is wrong
   }
-}
-
-type ProvenTls = NonNullable<Parameters<WebsocketLinkAcceptor["accept"]>[0]["tls"]>;
-
-function linkTls(tls: { peerCertificate: Uint8Array | undefined; exporter: Uint8Array | undefined } | undefined): {
-  tls?: ProvenTls;
-} {
-  if (tls?.exporter === undefined) return {};
-  return { tls: { peerCertificate: tls.peerCertificate, exporter: tls.exporter, peerCertificateRejected: false } };
 }
 
 /** The loopback or bound address under which this machine reaches a listener of its own. */

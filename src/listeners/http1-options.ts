@@ -19,7 +19,9 @@ export interface ConnectionMeta {
 export interface ConnectionTls {
   /** DER of the leaf, only if its chain was verified. */
   readonly peerCertificate: Uint8Array | undefined;
-  readonly exporter: Uint8Array | undefined;
+  /** It showed one that did not verify. */
+  readonly peerCertificateRejected: boolean;
+  readonly exporter: Uint8Array;
 }
 
 /** `GET /_sally/link` with an upgrade. Who takes it owns the duplex and must consume `earlyBytes` too. */

@@ -1,9 +1,11 @@
 /** Who may join a node, for how long, and what becomes of those who may no more; with real processes. */
 
 import { expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "node:tls";
+import { createPublicAuthority } from "../support/public-certificates.ts";
 import { limits } from "../../src/core/limits.ts";
 import { callAdmin, makeToken, runSally, startOrigin, visit } from "../support/command.ts";
 import { note } from "../support/fault-rig.ts";
@@ -38,6 +40,32 @@ function allTextsUnder(folder: string): { path: string; text: string }[] {
     .map((entry) => join(entry.parentPath, entry.name))
     .map((path) => ({ path, text: readFileSync(path, "latin1") }));
 }
+
+/** What the tunnel port answers to who wants a WebSocket link and shows this certificate, or none. */
+function askForLink(node: TestNode, identity: { key?: string; cert?: string }): Promise<string> {
+  const { hostname: host, port } = new URL(node.tunnel);
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port: Number(port), rejectUnauthorized: false, ...identity }, () => {
+      const key = randomBytes(16).toString("base64");
+      socket.write(
+        `GET /_sally/link?session=${randomBytes(16).toString("hex")}&lane=0 HTTP/1.1\r\nHost: ${host}\r\n` +
+          `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n` +
+          "Sec-WebSocket-Protocol: sallyport.1\r\n\r\n",
+      );
+    });
+    socket.once("data", (chunk) => {
+      resolve(chunk.toString("latin1"));
+      socket.destroy();
+    });
+    socket.once("error", reject);
+  });
+}
+
+test("a link over WebSocket is refused to a certificate of somebody else's authority, as over QUIC", async () => {
+  await using node = await startNode();
+  const { keyPem: key, certPem: cert } = await (await createPublicAuthority()).issue(["agent"]);
+  expect(await askForLink(node, { key, cert })).toMatch(/^Sally-Error: CERTIFICATE_INVALID\r$/m);
+});
 
 /** An origin that sends without end, and says how many of its replies are still wanted. */
 function endlessOrigin(): AsyncDisposable & { readonly port: number } {
