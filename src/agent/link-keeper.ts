@@ -210,7 +210,7 @@ export class LinkKeeper {
     try {
       signal.throwIfAborted();
       await adopt(link, signal);
-      if (link.isClosed) throw new SallyError("LINK_LOST");
+      if (link.isClosed) throw link.closeError ?? new SallyError("LINK_LOST");
     } catch (thrown) {
       link.close(thrown instanceof GiveUp ? thrown.reason : toSallyError(thrown));
       if (this.#current?.link.isClosed === true) this.#lose(this.#current, undefined);

@@ -37,7 +37,7 @@ export class PendingRequests<Answer extends object> {
         settle(new SallyError("CONNECT_TIMEOUT", "The node did not answer a message in time.")),
       );
       this.#pending.set(id, { link, settle });
-      if (link.isClosed) settle(new SallyError("LINK_LOST"));
+      if (link.isClosed) settle(link.closeError ?? new SallyError("LINK_LOST"));
       else send(id);
     });
   }

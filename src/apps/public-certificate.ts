@@ -80,8 +80,8 @@ export class CertificateWatch {
       const isNew = found.certPem !== this.#seen.certPem || found.keyPem !== this.#seen.keyPem;
       this.#seen = found;
       if (isNew && !this.#isClosed) {
-        use(found);
         const { validTo } = new X509Certificate(found.certPem);
+        use(found);
         log.info("visitors see the renewed certificate", { file: files.certFile, validTo });
         this.#problem = undefined;
       }

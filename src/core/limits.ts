@@ -95,6 +95,8 @@ export const limits = {
   socketQueueLowBytes: 64 * 1024,
   socketReadHighBytes: 256 * 1024,
   socketLingerMs: 5_000,
+  /** An idle stream that makes room for a request is reset when the origin has not ended its side by then. */
+  givenUpLingerMs: 1_000,
 
   // HTTP/1.1 heads and bodies.
   requestLineBytes: 16 * 1024,

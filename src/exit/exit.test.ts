@@ -100,10 +100,13 @@ const dial = { tunnel: "demo", protocol: "http" } as const;
 test("a node has so many links; for one more, the identity that has most of them loses its newest", async () => {
   const { exit, linkUp } = setUp({ limits: { ...limits, links: 4 } });
   const greedy: StubLink[] = [];
-  for (let i = 0; i < 6; i++) greedy.push(await linkUp({ identity: "greedy" }));
+  for (let i = 0; i < 6; i++) greedy.push(await linkUp({ identity: "greedy", keyFingerprint: `g${i}` }));
   expect(greedy.map(({ isClosed }) => isClosed)).toEqual([false, false, false, false, true, true]);
   expect(greedy[4]!.closeError?.code).toBe("OVERLOADED");
-  const modest = [await linkUp({ identity: "modest" }), await linkUp({ identity: "modest" })];
+  const modest = [
+    await linkUp({ identity: "modest", keyFingerprint: "m1" }),
+    await linkUp({ identity: "modest", keyFingerprint: "m2" }),
+  ];
   expect(modest.map(({ isClosed }) => isClosed)).toEqual([false, false]);
   expect(greedy.filter(({ isClosed }) => !isClosed)).toEqual(greedy.slice(0, 2));
   expect(exit.links()).toHaveLength(4);
@@ -111,6 +114,25 @@ test("a node has so many links; for one more, the identity that has most of them
   await settle();
   expect((await linkUp({ identity: "third" })).isClosed).toBe(false);
   expect(exit.links()).toHaveLength(4);
+});
+
+test("an agent that comes back to a full node takes the place of its own older link, unless that is at work", async () => {
+  const { exit, linkUp } = setUp({ limits: { ...limits, links: 2 } });
+  const laptop = { identity: "ann", keyFingerprint: "aa" };
+  await linkUp({ identity: "ann", keyFingerprint: "bb" });
+  const first = await linkUp({ ...laptop, process: "p1" });
+  first.streamCount = 1; // half-open: the process was killed
+  const second = await linkUp({ ...laptop, process: "p2" });
+  expect([first.isClosed, second.isClosed]).toEqual([true, false]);
+  second.streamCount = 1;
+  expect((await linkUp({ ...laptop, process: "p2" })).isClosed).toBe(true);
+  second.streamCount = 0;
+  const third = await linkUp({ ...laptop, process: "p2" });
+  expect([second.isClosed, third.isClosed]).toEqual([true, false]);
+  expect(exit.links()).toHaveLength(2);
+  third.close();
+  await settle();
+  expect((await linkUp({ identity: "bob" })).isClosed).toBe(false);
 });
 
 describe("what one link asks for", () => {

@@ -83,7 +83,7 @@ class ExitNode implements Exit {
   readonly #requests: LinkRequests;
   readonly #scope: Scope;
   readonly #pending: PendingLinks;
-  /** By identity: who has many links has none at the cost of others. */
+  /** Who has many links has none at the cost of others. */
   readonly #places: FairSlots;
   #sequence = 0;
   #isDraining = false;
@@ -231,14 +231,38 @@ class ExitNode implements Exit {
     };
     this.#links.set(link, state);
     this.#emit({ event: "link-up", link: this.#info(state) });
-    const giveUp = (): void => link.close(new SallyError("OVERLOADED", "This node holds as many links as it may."));
-    state.leavePlace = this.#places.take(link.peer.identity, giveUp);
+    this.#takePlace(state);
     if (this.#scope.isClosed) link.close(new SallyError("DRAINING"));
     else if (this.#isDraining) {
       link.send({ type: "drain", graceMs: 0 });
       link.drain();
     }
     return state;
+  }
+
+  /** By identity. Who loses a place gives up an older link of the same laptop instead, unless that is at work. */
+  #takePlace(state: LinkState): void {
+    const { peer } = state.link;
+    let isIn = true;
+    const leave = this.#places.take(peer.identity, () => {
+      isIn = false;
+      const error = new SallyError("OVERLOADED", "This node holds as many links as it may.");
+      const older = this.#olderOf(state);
+      if (older === undefined) return state.link.close(error);
+      older.link.close(error);
+      this.#takePlace(state);
+    });
+    if (isIn) state.leavePlace = leave;
+  }
+
+  #olderOf({ link, sequence }: LinkState): LinkState | undefined {
+    for (const other of this.#links.values()) {
+      const isSame = other.link.peer.keyFingerprint === link.peer.keyFingerprint && other.sequence < sequence;
+      // Its process lives, and its streams are wanted; another one is dead, or will be replaced.
+      const isAtWork = other.link.peerProcess === link.peerProcess && other.link.streamCount > 0;
+      if (isSame && !isAtWork && !other.link.isClosed) return other;
+    }
+    return undefined;
   }
 
   #onDoubt(link: Link): void {

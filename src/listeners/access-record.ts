@@ -8,16 +8,17 @@ import type { ReplyWriter } from "./http1-reply-writer.ts";
 
 export interface RequestOutcome {
   readonly asked: Http1Exchange | RefusedRequest;
-  readonly writer: Pick<ReplyWriter, "isActive" | "status" | "bytesOut">;
+  readonly writer: Pick<ReplyWriter, "status" | "bytesOut">;
   /** Body bytes of the request. */
   readonly bytesIn: number;
+  /** The reply had begun. */
+  readonly hasReply: boolean;
   /** Why there is no complete reply. */
   readonly error: SallyError | undefined;
   readonly clock: Clock;
 }
 
-export function accessRecord({ asked, writer, bytesIn, error, clock }: RequestOutcome): AccessRecord {
-  const hasReply = error === undefined || writer.isActive;
+export function accessRecord({ asked, writer, bytesIn, hasReply, error, clock }: RequestOutcome): AccessRecord {
   return {
     time: new Date(clock.wallMs()).toISOString(),
     id: asked.id,

@@ -7,7 +7,8 @@ import type { Clock, Timer } from "../core/clock.ts";
 import type { Duplex } from "../core/duplex.ts";
 
 const firstStepMs = 5;
-const longestStepMs = 200;
+/** A connection that takes longer is looked at with all others. */
+const longestStepMs = 1_000;
 
 export class BreakOff {
   readonly #duplex: Pick<Duplex, "queuedBytes" | "undeliveredBytes">;
@@ -22,12 +23,13 @@ export class BreakOff {
     this.#reset = reset;
   }
 
-  /** Calls `reset` when nothing is left, perhaps before this returns. Who takes nothing is somebody else's business. */
+  /** Calls `reset` when nothing is left, perhaps before this returns; whoever takes long is somebody else's business. */
   start(): void {
     const { queuedBytes, undeliveredBytes = queuedBytes } = this.#duplex;
     if (undeliveredBytes === 0) return this.#reset();
+    if (this.#stepMs > longestStepMs) return;
     this.#timer = this.#clock.after(this.#stepMs, () => this.start());
-    this.#stepMs = Math.min(2 * this.#stepMs, longestStepMs);
+    this.#stepMs *= 2;
   }
 
   cancel(): void {

@@ -1013,6 +1013,18 @@ describe("limits and draining", () => {
     expect(records[1]).toMatchObject({ target: "/hang", status: 499, error: "VISITOR_GONE" });
   });
 
+  test("the access log has what there was of a reply that broke off", async () => {
+    const records: AccessRecord[] = [];
+    const body = new HandBody();
+    const { client } = connect(async () => reply(body, ["Content-Length", "5"]), {
+      accessLog: (record) => records.push(record),
+    });
+    await client.send(get());
+    await body.give("ab", new SallyError("ORIGIN_RESET"));
+    const bytesOut = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab".length;
+    expect(records).toMatchObject([{ status: 200, bytesOut, error: "ORIGIN_RESET" }]);
+  });
+
   test("the access log has what was refused, once", async () => {
     const records: AccessRecord[] = [];
     const connected = (): ReturnType<typeof connect> =>

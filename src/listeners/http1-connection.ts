@@ -283,7 +283,7 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
     if (!hasStarted && exchange !== undefined && !this.#isErrorReply) return this.#takeError(error);
     this.#enter("breaking");
     this.#intake.drop();
-    this.#endRequest(error);
+    this.#endRequest(error, hasStarted);
     exchange?.abort(error);
     this.#breakOff = new BreakOff(this.#duplex, this.#host.options.clock, () => this.abort(error));
     this.#breakOff.start();
@@ -354,14 +354,14 @@ export class Http1Connection implements DuplexHandler, IntakeOwner, ReplyOwner, 
   }
 
   /** The request at hand is over; returns the exchange, if it came so far. */
-  #endRequest(error?: SallyError): Http1Exchange | undefined {
+  #endRequest(error?: SallyError, hasReply = error === undefined || this.#writer.isActive): Http1Exchange | undefined {
     const exchange = this.#exchange;
     const asked = exchange ?? this.#refused;
     this.#exchange = this.#refused = undefined;
     const { accessLog, clock } = this.#host.options;
     if (accessLog === undefined || asked === undefined) return exchange;
     const bytesIn = this.#intake.body?.receivedBytes ?? 0;
-    accessLog(accessRecord({ asked, writer: this.#writer, bytesIn, error, clock }));
+    accessLog(accessRecord({ asked, writer: this.#writer, bytesIn, hasReply, error, clock }));
     return exchange;
   }
 

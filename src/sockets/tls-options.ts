@@ -45,6 +45,7 @@ export function encodeAlpn(names: readonly string[]): Buffer {
 export function serverTlsOptions(options: TlsServerOptions): Record<string, unknown> {
   const { keyPem, certPem, caPem, requestCert = false, alpn } = options;
   try {
+    if (keyPem.trim() === "" || certPem.trim() === "") throw new Error("one of them is empty"); // OpenSSL takes that
     const secure = createSecureContext({ key: keyPem, cert: certPem, ...(caPem === undefined ? {} : { ca: caPem }) });
     return {
       secureContext: secure.context,

@@ -73,6 +73,8 @@ export interface Link {
   /** True after `drain` here or GOAWAY from the peer: `open` throws. */
   readonly isDraining: boolean;
   readonly isClosed: boolean;
+  /** Why the link ended, once it has; undefined after a clean end. */
+  readonly closeError: SallyError | undefined;
   /**
    * Opens a stream on the best lane; set its handler before control returns to the event loop. Data may be written at
    * once. When the peer has its share of the window budget the OPEN waits up to limits.openWaitMs, then the stream closes

@@ -66,6 +66,17 @@ test("a renewed certificate counts from the next connection on, and files that d
     await Bun.write(files.certFile, (await issue()).certPem);
     await Bun.write(files.keyFile, (await issue()).keyPem);
     await until("what does not fit is noticed", async () => (await look()) === first && saidTimes(unusable) > 1);
+    for (const file of Object.values(files)) {
+      const kept = await Bun.file(file).text();
+      for (const text of ["", kept]) {
+        const before = saidTimes(unusable);
+        await Bun.write(file, text);
+        await until(
+          "what does not fit is noticed",
+          async () => (await look()) === first && saidTimes(unusable) > before,
+        );
+      }
+    }
     await write();
     await until("the renewed one is shown", async () => (await look()) !== first);
     expect(saidTimes("visitors see the renewed certificate")).toBe(1);

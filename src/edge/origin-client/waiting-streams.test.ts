@@ -3,7 +3,9 @@
 import { describe, expect, test } from "bun:test";
 import { utf8Encode } from "../../core/bytes.ts";
 import { SallyError } from "../../core/errors.ts";
+import { limits } from "../../core/limits.ts";
 import { FakeExchange } from "../fake-exchange.ts";
+import { deadlineTickMs } from "./deadlines.ts";
 import type { OriginSide } from "../fake-origin.ts";
 import { codeOf, demoTunnel, settle, TestRig } from "../test-rig.ts";
 
@@ -39,6 +41,24 @@ describe("a request that finds its link full", () => {
     oldest!.isHeld = false;
     expect((await asked).text).toBe("ok");
     expect(rig.client.idleCount("other")).toBe(1);
+  });
+
+  test("waits a second for an origin that does not end its side, no longer", async () => {
+    const rig = new TestRig();
+    rig.origin.places = 1;
+    await rig.ask();
+    rig.origin.last.isHeld = true;
+    const asked = rig.ask({}, other);
+    await settle();
+    rig.clock.advance(limits.givenUpLingerMs - 1);
+    await settle();
+    expect(rig.origin.streams).toHaveLength(2);
+    expect(rig.origin.requests).toHaveLength(1);
+    rig.clock.advance(deadlineTickMs + 1);
+    await settle();
+    rig.origin.streams[0]!.isHeld = false; // the reset arrives
+    expect((await asked).text).toBe("ok");
+    expect(rig.origin.streams[0]!.closeError).toBeDefined();
   });
 
   test("is too much load while all streams are busy, and each idle one makes room for one", async () => {

@@ -68,7 +68,7 @@ export class WaitingStreams {
         this.#idle.unlist(stream);
         return waiter.moveTo(stream);
       }
-      if (closing-- <= 0) return stream.retire();
+      if (closing-- <= 0) return stream.giveUp();
     }
   }
 
@@ -92,7 +92,7 @@ export class WaitingStreams {
 
   #giveUp(isMeant: Test): boolean {
     const oldest = this.#idle.oldestIdle(isMeant);
-    oldest?.retire();
+    oldest?.giveUp();
     return oldest !== undefined;
   }
 }
