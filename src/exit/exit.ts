@@ -240,7 +240,7 @@ class ExitNode implements Exit {
     return state;
   }
 
-  /** By identity. Who loses a place gives up an older link of the same laptop instead, unless that is at work. */
+  /** By identity. Who loses a place gives up an older link of the same laptop instead, if that is of no more use. */
   #takePlace(state: LinkState): void {
     const { peer } = state.link;
     let isIn = true;
@@ -258,9 +258,9 @@ class ExitNode implements Exit {
   #olderOf({ link, sequence }: LinkState): LinkState | undefined {
     for (const other of this.#links.values()) {
       const isSame = other.link.peer.keyFingerprint === link.peer.keyFingerprint && other.sequence < sequence;
-      // Its process lives, and its streams are wanted; another one is dead, or will be replaced.
-      const isAtWork = other.link.peerProcess === link.peerProcess && other.link.streamCount > 0;
-      if (isSame && !isAtWork && !other.link.isClosed) return other;
+      // Of the same process it will be replaced; one of another, which may be a sibling, has to be silent.
+      const isReplaced = other.link.peerProcess === link.peerProcess && other.link.streamCount === 0;
+      if (isSame && (isReplaced || other.link.isInDoubt) && !other.link.isClosed) return other;
     }
     return undefined;
   }

@@ -81,10 +81,8 @@ describe("a window whose stream is over stays counted for what its owner holds",
   });
 });
 
-test.each([
-  [29, 4 * initial],
-  [31, initial],
-])("a window that was used within three round trips of 10 ms becomes four times as large: %d ms", async (ms, bytes) => {
+/** A link in a time of its own; `far` are the streams as the agent has them. */
+async function timedPair() {
   const clock = new FakeClock();
   const budget = new WindowBudget(1 << 30);
   const far: IncomingStream[] = [];
@@ -92,7 +90,14 @@ test.each([
     far.push(stream);
     record(stream);
   };
-  const { node } = await linkPair({ agent: { onStream, clock }, node: { budget, clock } });
+  return { ...(await linkPair({ agent: { onStream, clock }, node: { budget, clock } })), far, budget, clock };
+}
+
+test.each([
+  [29, 4 * initial],
+  [31, initial],
+])("a window that was used within three round trips of 10 ms becomes four times as large: %d ms", async (ms, bytes) => {
+  const { node, far, budget, clock } = await timedPair();
   record(node.open(http));
   await settle();
   clock.advance(ms);
@@ -102,14 +107,7 @@ test.each([
 });
 
 test("a grown window that is used slowly shrinks again, down to the first one, and no byte is lost", async () => {
-  const clock = new FakeClock();
-  const budget = new WindowBudget(1 << 30);
-  const far: IncomingStream[] = [];
-  const onStream = (stream: IncomingStream): void => {
-    far.push(stream);
-    record(stream);
-  };
-  const { node, agent } = await linkPair({ agent: { onStream, clock }, node: { budget, clock } });
+  const { node, agent, far, budget, clock } = await timedPair();
   const stream = node.open(http);
   const seen = record(stream);
   await settle();
